@@ -1,0 +1,52 @@
+# Every target makes the virtual environment it needs; nothing but make and Python >= 3.11 is
+# assumed. Another interpreter: `make PYTHON=/path/to/python3.12 test`, after `make clean`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := test
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: demo test test-all lint format clean
+
+demo: $(VENV)/.demo  ## fit Old Faithful from the command line: demo/model.npz and demo/fit.png
+	mkdir -p demo
+	$(BIN)/jaxem fit old_faithful --model gaussian-mixture --components 2 --restarts 20 --seed 0 \
+		--out demo/model.npz --plot demo/fit.png
+
+test: $(VENV)/.test  ## everything but the tests marked slow
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove whatever the other targets made
+	rm -rf $(VENV) demo build dist .hypothesis .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: the environment, and in it each set of extras, anew when pyproject.toml changes.
+$(VENV)/.demo: EXTRAS := cli,plots
+$(VENV)/.test: EXTRAS := test
+$(VENV)/.lint: EXTRAS := lint,test  # pyright reads the types of what jaxem imports
+
+$(VENV)/.demo $(VENV)/.test $(VENV)/.lint: pyproject.toml | $(VENV)/.made
+	$(BIN)/python -m pip install -q -e '.[$(strip $(EXTRAS))]'
+	touch $@
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "jaxem needs Python 3.11 or newer, which '$(PYTHON)' is not;" \
+			"name one that is: make PYTHON=/path/to/python3.11" >&2; \
+		exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@

@@ -1,0 +1,341 @@
+"""Expectation-maximisation.  Knows no model: a model brings its E-step and its M-step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxem import parameters
+from jaxem.data import is_traced
+
+RELATIVE_FLOOR = 1e-6  # of the smallest feature variance: the default covariance floor
+ROUNDING = 64  # units in the last place of the log-likelihood that its summation may lose
+
+RUNNING, CONVERGED, AT_RESOLUTION, OUT_OF_STEPS, NON_FINITE, FELL = range(6)
+OUTCOMES = (
+    "still running",
+    "converged",
+    "converged to the resolution of the dtype",
+    "out of steps",
+    "stopped at a non-finite log-likelihood; the last finite model is returned",
+    "stopped after the objective fell by more than rounding: the M-step is not a maximiser",
+)
+
+
+class Model(Protocol):
+    """What `fit` asks of a model; `self` is θ.  Nothing inherits from this."""
+
+    def validate(self, data: Any) -> Any:
+        """The data wrapped and checked, or a ValueError; traced values are not looked at."""
+        ...
+
+    def prepare(self, data: Any) -> Any:
+        """What depends on the data alone, done once a fit; returns prepared data unchanged."""
+        ...
+
+    def e_step(self, data: Any, about: Any = None) -> tuple[Any, Float[Array, ""]]:
+        """Expected statistics about the means of `about` (default self), and ℓ(self)."""
+        ...
+
+    def m_step(self, stats: Any, prior: Any, frozen: parameters.Names = ()) -> Any:
+        """The maximiser of Q + log-prior, given statistics taken about self's means."""
+        ...
+
+    def near(self, proposal: Any) -> Bool[Array, ""]:
+        """Whether statistics about self's means were precise enough for a step that far."""
+        ...
+
+    def log_prior(self, prior: Any) -> Float[Array, ""]:
+        """Expected log-probability of the pretend data."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Prior:
+    """Pretend data, added to the statistics before the M-step: conjugate priors by what they are
+    worth.
+
+    Every field defaults to nothing.  A scalar stands for an array of equal entries.  Structural
+    zeros take no pretend counts.  A Dirichlet(α) prior is α − 1 pretend counts; a
+    normal-inverse-Wishart prior is `mean_weight` pretend rows at `mean` and `scatter_weight`
+    pretend rows of total scatter `scatter` about the component's own mean.  Improper priors are
+    legal.
+
+    `floor` is a constraint, not data: no covariance eigenvalue (no variance) falls below it.  None
+    stands for 1e-6 of the smallest feature variance; 0 lets components collapse, which `fit`
+    reports.
+
+    Examples:
+        >>> import jaxem
+        >>> prior = jaxem.Prior(weights=1.0, scatter=0.1, scatter_weight=2.0)
+        >>> float(prior.weights), prior.floor is None
+        (1.0, True)
+    """
+
+    weights: Any = 0.0  # [K] pretend counts of a mixture's components
+    initial: Any = 0.0  # [K] pretend counts of first states
+    transition: Any = 0.0  # [K, K] pretend counts of moves
+    inner_weights: Any = 0.0  # [K, M] pretend counts of the components inside each state
+    symbols: Any = 0.0  # [K, V] pretend counts of symbols (Categorical)
+    successes: Any = 0.0  # [K, D] pretend ones (Bernoulli)
+    failures: Any = 0.0  # [K, D] pretend zeros (Bernoulli)
+    events: Any = 0.0  # [K, D] pretend total count (Poisson)
+    exposure: Any = 0.0  # [K] pretend number of observations (Poisson)
+    mean: Any = 0.0  # [K, D] where pretend rows lie (Gaussian families)
+    mean_weight: Any = 0.0  # [K] how many of them speak of the mean
+    scatter: Any = 0.0  # [D, D], [D] or []: Σ (x − μ)(x − μ)ᵀ of pretend rows
+    scatter_weight: Any = 0.0  # [K], or [] for a tied covariance: how many speak of the covariance
+    floor: Any = None  # [] smallest eigenvalue of a covariance, in squared units of the data
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class EMResult:
+    """A fitted model, the log-likelihood that belongs to it, and how the fit ended."""
+
+    model: Any  # θ, in the coordinates of the data
+    log_likelihood: Float[Array, ""]  # ℓ(θ) of this very model
+    log_prior: Float[Array, ""]  # 0 without a prior
+    trace: Float[Array, " max_steps+1"]  # ℓ + log-prior after 0, 1, … steps; NaN past the end
+    num_steps: Int[Array, ""]  # M-steps taken from the start to `model`
+    largest_fall: Float[Array, ""]  # largest decrease of the trace in one step; 0 if it never fell
+    num_parameters: Int[Array, ""]  # free ones: without the start's zeros and the frozen parts
+    end: Int[Array, ""]  # index into OUTCOMES
+
+    @property
+    def converged(self) -> Bool[Array, ""]:
+        """Whether the last gain was within the tolerance, or below what the dtype resolves."""
+        return (self.end == CONVERGED) | (self.end == AT_RESOLUTION)
+
+    @property
+    def outcome(self) -> str:
+        """How the fit ended, in words; not for use under `jit`."""
+        return OUTCOMES[int(self.end)]
+
+    @property
+    def aic(self) -> Float[Array, ""]:
+        """Akaike's criterion, −2ℓ + 2p: smaller is better."""
+        return 2 * (self.num_parameters - self.log_likelihood)
+
+    def bic(self, num_observations: int) -> Float[Array, ""]:
+        """Schwarz's criterion, −2ℓ + p log n: smaller is better.
+
+        n is the number of rows, or of time steps; p counts the initial distribution of an HMM.
+        """
+        return self.num_parameters * jnp.log(1.0 * num_observations) - 2 * self.log_likelihood
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _State:
+    model: Any  # where the next E-step is taken
+    anchor: Any  # whose means its statistics are about
+    again: Bool[Array, ""]  # the same E-step once more, about a nearer anchor
+    accepted: Any  # the last model with a finite objective ...
+    log_likelihood: Array  # ... and what belongs to it
+    log_prior: Array
+    trace: Array
+    num_steps: Array
+    largest_fall: Array
+    end: Array
+
+
+def fit(
+    model: Any,
+    data: Any,
+    *,
+    prior: Prior | None = None,
+    tol: float | Array = 1e-6,
+    max_steps: int = 1000,
+    frozen: str | parameters.Names = (),
+    progress: Callable[[int, float], None] | None = None,
+) -> EMResult:
+    """Maximum-likelihood (or MAP) parameters by EM, from the parameters of `model`.
+
+    Each step raises ℓ(θ) + log-prior(θ) or, at a stationary point (a maximum or a saddle: Wu 1983),
+    leaves it.  The loop carries a consistent triple, so the returned log-likelihood is that of the
+    returned model.  `jit` and `vmap` go through; it compiles once per shape and dtype.
+
+    Args:
+        model: the start, a `Mixture`, an `HMM`, or anything with the methods of `Model`.
+        data: an array [N, ...] of rows, a `Samples`, a `Sequences`, ...: what the model takes.
+            The model is cast to its floating dtype; with integer data it keeps its own.
+        prior: pretend data and the covariance floor, see `Prior`.
+        tol: stop when one step gains no more than this, in nats of the whole data set.
+        max_steps: most M-steps taken.
+        frozen: dotted names of the parts held fixed, such as "components.mean" or "transition".
+            The rest gets its constrained maximiser.
+        progress: called between blocks of ten steps with (steps so far, objective); ignored when
+            traced.
+
+    Raises:
+        ValueError: data that the model cannot have produced (NaN, a wrong shape, a symbol out of
+            range), named by row and column; a `frozen` name the model lacks; a negative
+            tolerance or number of steps.
+
+    Source: Dempster, Laird & Rubin (1977); Bishop (2006) §9.3-9.4.
+
+    Examples:
+        >>> import jax, jaxem
+        >>> faithful = jaxem.datasets.old_faithful()
+        >>> key = jax.random.key(0)
+        >>> start = jaxem.initialize.kmeans_plus_plus(key, jaxem.Gaussian, faithful, 2)
+        >>> result = jaxem.fit(start, faithful)
+        >>> round(float(result.log_likelihood)), bool(result.converged)
+        (-1130, True)
+    """
+    if max_steps < 0:
+        raise ValueError(f"max_steps must be 0 or more, got {max_steps}.")
+    if not is_traced(tol) and not tol >= 0:
+        raise ValueError(f"tol must be 0 or more, got {tol}.")
+    data = model.validate(data)
+    frozen = parameters.check_frozen(model, frozen)
+    dtype = floating_dtype(data, model)
+    model = cast(model, dtype)
+    data = _prepare(model, data)
+    prior = _resolve(Prior() if prior is None else prior, data, dtype)
+    state = _start(model, dtype, max_steps)
+    advance = partial(_advance, data=data, prior=prior, tol=jnp.asarray(tol, dtype), frozen=frozen)
+    if progress is None or is_traced((model, data, prior, tol)):
+        state = advance(state, limit=jnp.asarray(max_steps))
+    else:
+        while int(state.end) == RUNNING:
+            state = advance(state, limit=state.num_steps + 10)
+            taken = int(state.num_steps) - (
+                int(state.end) == RUNNING
+            )  # the last one is not judged yet
+            progress(taken, float(state.log_likelihood + state.log_prior))
+    return EMResult(
+        state.accepted,
+        state.log_likelihood,
+        state.log_prior,
+        state.trace,
+        state.num_steps,
+        state.largest_fall,
+        jnp.asarray(parameters.count(model, frozen)),
+        state.end,
+    )
+
+
+def floating_dtype(data: Any, model: Any) -> Any:
+    """The dtype a model takes for these data: theirs if they are floating, its own if not."""
+    values = getattr(data, "values", data)
+    for tree in (values, model):
+        dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)]
+        floating = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
+        if floating:
+            return jax.dtypes.canonicalize_dtype(jnp.result_type(*floating))
+    return jnp.zeros(()).dtype
+
+
+def cast(model: Any, dtype: Any) -> Any:
+    """The model with every leaf a JAX array of this dtype."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), model)
+
+
+@jax.jit
+def _prepare(model: Any, data: Any) -> Any:
+    return model.prepare(data)
+
+
+def _resolve(prior: Prior, data: Any, dtype: Any) -> Prior:
+    """The prior in the data's dtype, its relative floor made absolute."""
+    if prior.floor is None:
+        spread = getattr(data, "spread", None)
+        spread = 0.0 if spread is None else jnp.where(jnp.isfinite(spread), spread, 0)
+        prior = replace(prior, floor=RELATIVE_FLOOR * spread)
+    for entry in fields(prior):
+        value = getattr(prior, entry.name)
+        if entry.name in ("mean", "scatter") or is_traced(value):
+            continue
+        if not np.all(np.asarray(value) >= 0):
+            raise ValueError(
+                f"Prior.{entry.name} must not be negative, got {value}; it counts pretend data "
+                "(a Dirichlet parameter α is α - 1 pretend counts)."
+            )
+    return cast(prior, dtype)
+
+
+def _start(model: Any, dtype: Any, max_steps: int) -> _State:
+    nothing = jnp.asarray(jnp.nan, dtype)
+    return _State(
+        model=model,
+        anchor=model,
+        again=jnp.asarray(False),
+        accepted=model,
+        log_likelihood=nothing,
+        log_prior=nothing,
+        trace=jnp.full(max_steps + 1, jnp.nan, dtype),
+        num_steps=jnp.asarray(0),
+        largest_fall=jnp.zeros((), dtype),
+        end=jnp.asarray(RUNNING),
+    )
+
+
+@partial(jax.jit, static_argnames="frozen")
+def _advance(
+    state: _State, data: Any, prior: Prior, tol: Array, limit: Array, frozen: parameters.Names
+) -> _State:
+    """EM steps until one ends the fit, `limit` steps are done or the trace is full."""
+    last = len(state.trace) - 1
+    limit = jnp.minimum(limit, last)
+    num_terms = max((leaf.size for leaf in jax.tree.leaves(data)), default=0)
+
+    def step(s: _State) -> _State:
+        stats, log_likelihood = s.model.e_step(data, about=s.anchor)
+        log_prior = s.model.log_prior(prior)
+        objective = log_likelihood + log_prior
+        end, fall = _judge(s, objective, tol, num_terms)
+        largest_fall = jnp.maximum(s.largest_fall, fall)
+        end = jnp.where((end == RUNNING) & (s.num_steps >= last), OUT_OF_STEPS, end)
+        proposal = s.anchor.m_step(stats, prior, frozen)
+        # A mean that moved by very many of its new standard deviations cost the covariance its
+        # digits: take the same expectation once more, about where the mean went.
+        again = ~s.again & ~s.anchor.near(proposal) & (end == RUNNING)
+        running = (end == RUNNING) & ~again
+        rejected = (end == NON_FINITE) & (s.num_steps > 0)
+        keep = partial(jax.tree.map, partial(jnp.where, rejected))
+        return _State(
+            model=jax.tree.map(partial(jnp.where, running), proposal, s.model),
+            anchor=proposal,
+            again=again,
+            accepted=keep(s.accepted, s.model),
+            log_likelihood=keep(s.log_likelihood, log_likelihood),
+            log_prior=keep(s.log_prior, log_prior),
+            trace=s.trace.at[s.num_steps].set(jnp.where(rejected, jnp.nan, objective)),
+            num_steps=s.num_steps + running - rejected,
+            largest_fall=largest_fall,
+            end=end,
+        )
+
+    def keep_going(s: _State) -> Array:
+        return (s.end == RUNNING) & ((s.num_steps <= limit) | s.again)
+
+    return lax.while_loop(keep_going, step, state)
+
+
+def _judge(s: _State, objective: Array, tol: Array, num_terms: int) -> tuple[Array, Array]:
+    """How the fit stands at this objective, and by how much it fell to get here."""
+    previous = s.log_likelihood + s.log_prior
+    first = (s.num_steps == 0) | s.again
+    # A sum of n terms near 1 is no better known than n times the resolution, even if it cancels.
+    size = jnp.maximum(jnp.maximum(jnp.abs(objective), jnp.abs(previous)), num_terms)
+    scale = jnp.finfo(objective.dtype).eps * size
+    gain = objective - previous
+    # From an impossible start (-inf) the first M-step may still lead to possible parameters.
+    broken = jnp.where(
+        first, jnp.isnan(objective) | (objective == jnp.inf), ~jnp.isfinite(objective)
+    )
+    fall = jnp.where(first | ~jnp.isfinite(gain), 0, jnp.maximum(-gain, 0))
+    fell = jnp.maximum(fall, s.largest_fall) > ROUNDING * scale
+    stopped = ~first & (gain <= jnp.maximum(tol, scale)) & (-gain <= ROUNDING * scale)
+    end = jnp.where(tol >= scale, CONVERGED, AT_RESOLUTION)
+    end = jnp.where(fell, FELL, end)
+    return jnp.where(broken, NON_FINITE, jnp.where(stopped, end, RUNNING)), fall

@@ -1,0 +1,110 @@
+"""Cholesky factors as free parameters, and the covariance floor."""
+
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.scipy.linalg import solve_triangular
+from jaxtyping import Array, Float
+
+from jaxem.data import is_traced
+
+
+def pack(scale_tril: Float[Array, "... D D"]) -> Float[Array, "... P"]:
+    """Lower triangle by rows with the diagonal in logs, P = D(D+1)/2: any real vector is one."""
+    diagonal = jnp.diagonal(scale_tril, axis1=-2, axis2=-1)
+    logs = jnp.log(diagonal)[..., None] * jnp.eye(scale_tril.shape[-1], dtype=scale_tril.dtype)
+    rows, columns = np.tril_indices(scale_tril.shape[-1])
+    return jnp.where(rows == columns, logs[..., rows, columns], scale_tril[..., rows, columns])
+
+
+def unpack(log_cholesky: Float[Array, "... P"]) -> Float[Array, "... D D"]:
+    """The lower triangular factor with a positive diagonal; the inverse of `pack`."""
+    size = dimension(log_cholesky.shape[-1])
+    rows, columns = np.tril_indices(size)
+    place = np.zeros((size, size), int)
+    place[rows, columns] = np.arange(len(rows))
+    square = log_cholesky[..., place]
+    on, below = np.eye(size, dtype=bool), np.tri(size, k=-1, dtype=bool)
+    return jnp.where(on, jnp.exp(jnp.where(on, square, 0)), jnp.where(below, square, 0))
+
+
+def dimension(packed: int) -> int:
+    """D from the length D(D+1)/2 of a packed factor.
+
+    Raises:
+        ValueError: no D has a factor of that length.
+    """
+    size = int((np.sqrt(8 * packed + 1) - 1) // 2)
+    if size * (size + 1) // 2 != packed:
+        raise ValueError(
+            f"a packed Cholesky factor has length D(D+1)/2; {packed} is no such number."
+        )
+    return size
+
+
+def log_determinant(log_cholesky: Float[Array, "... P"]) -> Float[Array, "..."]:
+    """Log-determinant of the covariance."""
+    size = dimension(log_cholesky.shape[-1])
+    return 2 * jnp.sum(log_cholesky[..., np.cumsum(np.arange(1, size + 1)) - 1], -1)
+
+
+def inverse(scale_tril: Float[Array, "... D D"]) -> Float[Array, "... D D"]:
+    """Inverse of a lower triangular factor."""
+    identity = jnp.broadcast_to(
+        jnp.eye(scale_tril.shape[-1], dtype=scale_tril.dtype), scale_tril.shape
+    )
+    return solve_triangular(scale_tril, identity, lower=True)
+
+
+def floored_cholesky(
+    covariance: Float[Array, "... D D"], floor: Float[Array, ""]
+) -> Float[Array, "... D D"]:
+    """Factor of the covariance whose eigenvalues below `floor` are raised to it.
+
+    That is the maximiser of a Gaussian's Q under Σ ⪰ floor·I.  It costs one more Cholesky
+    factorisation when no eigenvalue is below: only then is there an eigen-decomposition.  NaN, and
+    a singular covariance with floor 0, give NaN.
+    """
+    margin = floor * jnp.eye(covariance.shape[-1], dtype=covariance.dtype)
+    above = jnp.isfinite(_diagonal_sum(jnp.linalg.cholesky(covariance - margin)))
+    factor = jnp.linalg.cholesky(covariance)
+
+    def raised() -> Array:
+        values, vectors = jnp.linalg.eigh(covariance)
+        values = jnp.where(values < floor, floor, values)
+        # R of QR(√s Vᵀ) is the factor itself: a Cholesky of V s Vᵀ could fail at the floor.
+        upper = jnp.linalg.qr(jnp.sqrt(values)[..., None] * jnp.swapaxes(vectors, -1, -2), mode="r")
+        sign = jnp.where(jnp.diagonal(upper, axis1=-2, axis2=-1) < 0, -1, 1)
+        lower = jnp.swapaxes(upper, -1, -2) * sign[..., None, :]
+        return jnp.where(above[..., None, None], factor, lower)
+
+    return lax.cond(jnp.all(above) | (floor == 0), lambda: factor, raised)
+
+
+def _diagonal_sum(factor: Array) -> Array:
+    return jnp.sum(jnp.diagonal(factor, axis1=-2, axis2=-1), -1)
+
+
+def cholesky_of(covariance: Any, what: str) -> Float[Array, "... D D"]:
+    """Factor of a covariance that somebody typed in.
+
+    Raises:
+        ValueError: not symmetric, or not positive definite.
+    """
+    covariance = jnp.asarray(covariance)
+    if covariance.ndim < 2 or covariance.shape[-1] != covariance.shape[-2]:
+        raise ValueError(f"{what} must have shape [..., D, D], got {list(covariance.shape)}.")
+    factor = jnp.linalg.cholesky(covariance)
+    if not is_traced(factor):
+        matrix = np.asarray(covariance)
+        scale = np.abs(matrix).max() if matrix.size else 1.0
+        transposed = np.swapaxes(matrix, -1, -2)
+        close = partial(np.allclose, rtol=0, atol=1e-4 * scale)
+        if not close(matrix, transposed):
+            raise ValueError(f"{what} must be symmetric; it differs from its transpose.")
+        if not np.all(np.isfinite(factor)):
+            raise ValueError(f"{what} must be positive definite; a Cholesky factorisation failed.")
+    return factor

@@ -1,0 +1,217 @@
+"""Statistics of Gaussian families: what the four covariance structures share."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from jaxem import em
+from jaxem.data import is_traced
+from jaxem.semiring import PRECISION
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class GaussianStats:
+    """Moments about the means of the members that made them, so that nothing large is subtracted.
+
+    `second` is what the covariance needs: [K, D, D] full, [D, D] tied (summed over members),
+    [K, D] diagonal, [K] spherical (summed over features).
+    """
+
+    weight: Float[Array, " K"]  # rows that speak of the mean
+    covariance_weight: Float[Array, "..."]  # rows that speak of the covariance: [K], or [] if tied
+    first: Float[Array, "K D"]  # Σ r (x − μ)
+    second: Float[Array, "..."]  # Σ r (x − μ)(x − μ)ᵀ, or what the structure keeps of it
+    floor: Float[Array, ""]  # smallest variance allowed: 0 in data, it comes with pretend data
+
+
+def shift(stats: GaussianStats) -> Float[Array, "K D"]:
+    """From the current mean to the weighted mean; 0 for a member that explains nothing."""
+    none = stats.weight == 0
+    return jnp.where(none[:, None], 0, stats.first / jnp.where(none, 1, stats.weight)[:, None])
+
+
+def validate_moments(mean: Any, family: str) -> Array:
+    """Means as a float array [K, D].
+
+    Raises:
+        ValueError: another number of axes.
+    """
+    mean = jnp.asarray(mean)
+    mean_shape(mean, family)
+    return mean if jnp.issubdtype(mean.dtype, jnp.floating) else mean.astype(jnp.zeros(()).dtype)
+
+
+def mean_shape(mean: Any, family: str) -> tuple[int, int]:
+    """K and D, or a ValueError where there are other axes."""
+    if np.ndim(mean) != 2:
+        raise ValueError(f"{family} needs a mean of shape [K, D], got {list(np.shape(mean))}.")
+    return np.shape(mean)
+
+
+def check_leaf(leaf: Any, shape: tuple[int, ...], name: str) -> None:
+    """Raise a ValueError unless the leaf has this shape."""
+    if np.shape(leaf) != shape:
+        raise ValueError(f"{name} must have shape {list(shape)}, got {list(np.shape(leaf))}.")
+
+
+def pooled_moments(x: Any, num_members: int) -> tuple[Array, Array]:
+    """Mean [K, D] and covariance [D, D] of all rows, for `num_members` members.
+
+    The covariance has a floor at 1e-6 of its smallest positive variance, so that it is one even
+    where rows lie in a plane.
+    """
+    x = jnp.asarray(x)
+    x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.zeros(()).dtype)
+    center = jnp.mean(x, 0)
+    center = center + jnp.mean(x - center, 0)
+    centred = x - center
+    covariance = jnp.dot(centred.T, centred, precision=PRECISION) / len(x)
+    variance = jnp.diagonal(covariance)
+    smallest = jnp.min(jnp.where(variance > 0, variance, jnp.inf))
+    floor = em.RELATIVE_FLOOR * jnp.where(jnp.isfinite(smallest), smallest, 1)
+    covariance = covariance + floor * jnp.eye(len(covariance), dtype=x.dtype)
+    return jnp.broadcast_to(center, (num_members, x.shape[1])), covariance
+
+
+def pretend_mean(prior: em.Prior, mean: Float[Array, "K D"]) -> tuple[Array, Array]:
+    """Weight [K] of the pretend rows that speak of the mean, and how far from it they lie."""
+    weight = jnp.broadcast_to(jnp.asarray(prior.mean_weight, mean.dtype), mean.shape[:1])
+    return weight, jnp.broadcast_to(jnp.asarray(prior.mean, mean.dtype), mean.shape) - mean
+
+
+def pretend_scatter(prior: em.Prior, size: int, dtype: Any) -> Float[Array, "... D D"]:
+    """The prior's scatter as a matrix: a number or a vector is the diagonal."""
+    scatter = jnp.asarray(prior.scatter, dtype)
+    identity = jnp.eye(size, dtype=dtype)
+    return scatter if scatter.ndim >= 2 else scatter * identity
+
+
+def pretend_floor(prior: em.Prior, dtype: Any) -> Float[Array, ""]:
+    """The prior's floor; 0 where it is left relative to data that are not at hand."""
+    return jnp.zeros((), dtype) if prior.floor is None else jnp.asarray(prior.floor, dtype)
+
+
+def accurate(mean: Float[Array, "K D"], precision: Float[Array, "K D"]) -> Bool[Array, ""]:
+    """Whether moments about the origin keep their digits for these members.
+
+    Expanding (x − μ)ᵀΛ(x − μ) loses about ε Σ_d μ_d² Λ_dd.  The features are used while that is
+    below √ε: half of the digits of the log-density are then above the rounding.
+    """
+    loss = jnp.sum(mean**2 * precision, -1)
+    return jnp.all(loss <= jnp.finfo(mean.dtype).eps ** -0.5)
+
+
+def outer_features(x: Float[Array, "D n"]) -> list[Float[Array, "F n"]]:
+    """Rows of products x_i x_j, in blocks (i in a block, j from the block's start on).
+
+    At most eight blocks, so that the program stays small; with D <= 8 each product appears once.
+    """
+    size, num_rows = x.shape
+    return [
+        (x[start : start + width, None] * x[None, start:]).reshape(-1, num_rows)
+        for start, width in _blocks(size)
+    ]
+
+
+def _blocks(size: int) -> list[tuple[int, int]]:
+    width = -(-size // 8)
+    return [(start, min(width, size - start)) for start in range(0, size, width)]
+
+
+def outer_coefficients(matrix: Float[Array, "K D D"]) -> Float[Array, "K F"]:
+    """Coefficients c with c · outer_features(x) = xᵀ M x for symmetric M."""
+    size = matrix.shape[-1]
+    columns = []
+    for start, width in _blocks(size):
+        block = matrix[:, start : start + width, start:]
+        once = np.concatenate(
+            [np.ones((width, width)), np.full((width, size - start - width), 2)], 1
+        )
+        columns.append((block * once.astype(matrix.dtype)).reshape(len(matrix), -1))
+    return jnp.concatenate(columns, 1)
+
+
+def outer_matrix(sums: Float[Array, "F K"], size: int) -> Float[Array, "K D D"]:
+    """Sums of outer features as symmetric matrices Σ x xᵀ."""
+    row = np.zeros((size, size), int)
+    offset = 0
+    for start, width in _blocks(size):
+        span = size - start
+        i, j = np.meshgrid(np.arange(width), np.arange(span), indexing="ij")
+        row[start + i, start + j] = offset + i * span + j
+        offset += width * span
+    upper = np.triu(row)
+    return jnp.moveaxis(sums[upper + np.triu(upper, 1).T], -1, 0)
+
+
+def stats_about(
+    sums: Float[Array, "F K"], mean: Float[Array, "K D"]
+) -> tuple[Float[Array, " K"], Float[Array, "K D"], Float[Array, "K D"]]:
+    """Weight, Σ r x and Σ r (x − μ) from the sums of [1; x; …]."""
+    weight = sums[0]
+    raw = sums[1 : mean.shape[1] + 1].T
+    return weight, raw, raw - weight[:, None] * mean
+
+
+def weighted_sums(features: Float[Array, "F n"], responsibilities: Float[Array, "n K"]) -> Array:
+    """Σ_n features · responsibilities; [F, K].  XLA's CPU product is fastest this way round."""
+    dimensions = (((1,), (1,)), ((), ()))
+    return lax.dot_general(features, responsibilities.T, dimensions, precision=PRECISION)
+
+
+def gaussian_constant(size: int) -> float:
+    """−½ D log 2π."""
+    return -0.5 * size * float(np.log(2 * np.pi))
+
+
+def log_scale_of(variance: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Log standard deviations of variances that somebody typed in.
+
+    Raises:
+        ValueError: variances that do not broadcast to `shape`, or are not positive.
+    """
+    variance = jnp.asarray(variance, dtype)
+    try:
+        variance = jnp.broadcast_to(variance, shape)
+    except ValueError:
+        raise ValueError(
+            f"variance must have shape {list(shape)}, got {list(variance.shape)}."
+        ) from None
+    if not is_traced(variance) and not np.all(variance > 0):
+        raise ValueError(f"variance must be positive, got {variance}.")
+    return 0.5 * jnp.log(variance)
+
+
+def squared_distance(
+    columns: Float[Array, "D n"], mean: Float[Array, "K D"], inverse_scale: Float[Array, "K D"]
+) -> Float[Array, "K n"]:
+    """Σ_d ((x_d − μ_kd) / σ_kd)², feature by feature: O(K n) memory."""
+
+    def feature(total: Array, parts: Any) -> tuple[Array, None]:
+        row, mean, inverse_scale = parts
+        return total + ((row - mean[:, None]) * inverse_scale[:, None]) ** 2, None
+
+    start = jnp.zeros((len(mean), columns.shape[1]), columns.dtype)
+    return lax.scan(feature, start, (columns, mean.T, inverse_scale.T))[0]
+
+
+def moments_by_feature(
+    x: Float[Array, "n D"], mean: Float[Array, "K D"], responsibilities: Float[Array, "n K"]
+) -> tuple[Float[Array, "K D"], Float[Array, "K D"]]:
+    """Σ r (x_d − μ_kd) and Σ r (x_d − μ_kd)², feature by feature."""
+    weight = responsibilities.T
+
+    def feature(parts: Any) -> tuple[Array, Array]:
+        row, mean = parts
+        centred = row - mean[:, None]
+        weighted = centred * weight
+        return jnp.sum(weighted, 1), jnp.sum(weighted * centred, 1)
+
+    first, second = lax.map(feature, (jnp.asarray(x, mean.dtype).T, mean.T))
+    return first.T, second.T

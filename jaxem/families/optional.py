@@ -1,0 +1,126 @@
+"""What a mixture or an HMM does with a family that offers less, or more, than it must."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from jaxem import em, parameters
+from jaxem.data import refuse
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A family as the form of itself."""
+
+    family: Any
+
+    @property
+    def accurate(self) -> bool:
+        """True: it is the definition."""
+        return True
+
+    def log_prob(self, x: Array) -> Array:
+        """Log-density of every row under every member; [N, K]."""
+        return self.family.log_prob(x)
+
+    def stats(self, x: Array, responsibilities: Array) -> Any:
+        """The family's statistics."""
+        return self.family.stats(x, responsibilities)
+
+    def finish(self, total: Any) -> Any:
+        """The family's statistics, which need no finishing."""
+        return total
+
+
+def in_best_form(families: tuple[Any, ...], walk: Callable[..., Any]) -> Any:
+    """`walk(*forms)` with the families in their fast form where that is accurate, plain elsewhere.
+
+    The choice is made once, from the parameters, outside the loop over rows.
+    """
+    forms = tuple(form(family) for family in families)
+    traced = [candidate.accurate for candidate in forms if candidate.accurate is not True]
+    if not traced:
+        return walk(*forms)
+    plain = tuple(Plain(family) for family in families)
+    return lax.cond(
+        functools.reduce(jnp.logical_and, traced), lambda: walk(*forms), lambda: walk(*plain)
+    )
+
+
+def form(family: Any) -> Any:
+    """The family's fast form; the family itself if it has none."""
+    return family.form() if hasattr(family, "form") else Plain(family)
+
+
+def translate(family: Any, center: Array | None) -> Any:
+    """The members in the centred coordinates of prepared data."""
+    return family if center is None else family.translate(-center)
+
+
+def is_located(family: Any) -> bool:
+    """Whether data for this family may be centred."""
+    return hasattr(family, "translate") and getattr(family, "is_located", True)
+
+
+def near(family: Any, proposal: Any) -> Array:
+    """Whether the step to `proposal` kept its digits; without a location it always does."""
+    return family.near(proposal) if hasattr(family, "near") else jnp.asarray(True)
+
+
+def maximize(family: Any, stats: Any, prior: em.Prior, part: str, frozen: parameters.Names) -> Any:
+    """The part's M-step with its pretend data, on what is not frozen of it."""
+    inner = parameters.within(frozen, part)
+    if inner is None:
+        return family
+    if hasattr(family, "pretend"):
+        stats = jax.tree.map(jnp.add, stats, family.pretend(prior))
+    return family.maximize(stats, inner) if inner else family.maximize(stats)
+
+
+def log_prior(family: Any, prior: em.Prior) -> Array | float:
+    """Expected log-probability of the part's pretend data."""
+    if not hasattr(family, "pretend"):
+        return 0.0
+    return family.expected_log_prob(family.pretend(prior), family)
+
+
+def validate(family: Any, x: Any, leading: int = 1) -> Any:
+    """Rows checked by the family, or for NaN alone where it has no check of its own.
+
+    `leading` is 1 for rows [N, ...] and 2 for sequences [B, T, ...].
+    """
+    if hasattr(family, "validate"):
+        return family.validate(x, leading)
+    return finite_rows(x, family.event_shape, leading)
+
+
+def finite_rows(x: Any, event_shape: tuple[int, ...], leading: int = 1) -> Any:
+    """Rows [N, *event_shape], or sequences of them, as an array of real, finite numbers.
+
+    Raises:
+        ValueError: another shape; NaN or infinity, named by row and column; no numbers at all.
+    """
+    x = x if isinstance(x, jax.Array) else np.asarray(x)
+    if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
+        if x.dtype != bool:
+            raise ValueError(f"data must be real numbers, got an array of dtype {x.dtype}.")
+        x = x.astype(np.int32)
+    if event_shape == (1,) and x.ndim == leading:
+        x = x[..., None]
+    if x.ndim != leading + len(event_shape) or x.shape[leading:] != event_shape:
+        what, axes = ("rows", ["N"]) if leading == 1 else ("sequences", ["B", "T"])
+        expected = ", ".join([*axes, *map(str, event_shape)])
+        raise ValueError(
+            f"{what} must have shape [{expected}] for this family, got {list(x.shape)}."
+        )
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        bad = ~np.isfinite(x) if isinstance(x, np.ndarray) else ~jnp.isfinite(x)
+        refuse(bad, x, "data must be finite", "drop or repair that row.", leading)
+    return x

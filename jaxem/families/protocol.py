@@ -1,0 +1,95 @@
+"""What a family of K distributions must offer, and what it may offer to be faster and better."""
+
+from typing import Any, Protocol, Self
+
+from jaxtyping import Array, Bool, Float
+
+from jaxem import em, parameters
+
+
+class Family(Protocol):
+    """K members of one kind of distribution; `self` is θ.  Nothing inherits from this.
+
+    A mixture or an HMM needs the first six; the others have defaults in `families.optional`.
+    """
+
+    @property
+    def num_members(self) -> int:
+        """K."""
+        ...
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one observation: () or (D,)."""
+        ...
+
+    def log_prob(self, x: Array) -> Float[Array, "N K"]:
+        """Log-density of every row under every member."""
+        ...
+
+    def stats(self, x: Array, responsibilities: Float[Array, "N K"]) -> Any:
+        """Expected sufficient statistics about self's means: a pytree, additive over rows."""
+        ...
+
+    def maximize(self, stats: Any, frozen: parameters.Names = ()) -> Self:
+        """The maximiser of Q in closed form; a member without weight keeps its parameters."""
+        ...
+
+    def sample(self, key: Array, member: Array) -> Array:
+        """One observation from each of the members [N] named; [N, ...]."""
+        ...
+
+    def expected_log_prob(self, stats: Any, candidate: Self) -> Float[Array, ""]:
+        """Q: Σ r log p(x | candidate), from statistics that self made; base measure included."""
+        ...
+
+    def pretend(self, prior: em.Prior) -> Any:
+        """Statistics of the pretend data of a prior, about self's means."""
+        ...
+
+    @classmethod
+    def pooled(cls, x: Array, num_members: int) -> Self:
+        """A start: `num_members` members, each at the fit of all rows pooled."""
+        ...
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of free parameters."""
+        ...
+
+    def validate(self, x: Any, leading: int = 1) -> Array:
+        """Rows the family can have produced, `leading` axes first, or a ValueError."""
+        ...
+
+
+class Located(Protocol):
+    """A family with a location: data and members can be moved together."""
+
+    def translate(self, offset: Float[Array, " D"]) -> Self:
+        """The members for data moved by `offset`."""
+        ...
+
+    def near(self, proposal: Self) -> Bool[Array, ""]:
+        """Whether statistics about self's means were precise enough for a step that far."""
+        ...
+
+
+class Form(Protocol):
+    """A faster way to the same numbers, for parameters where `accurate` is True."""
+
+    @property
+    def accurate(self) -> Bool[Array, ""]:
+        """Whether rounding stays harmless for these parameters."""
+        ...
+
+    def log_prob(self, x: Array) -> Float[Array, "N K"]:
+        """Log-density of every row under every member."""
+        ...
+
+    def stats(self, x: Array, responsibilities: Float[Array, "N K"]) -> Any:
+        """Raw statistics, additive over rows."""
+        ...
+
+    def finish(self, total: Any) -> Any:
+        """Summed raw statistics as the family's own."""
+        ...

@@ -1,0 +1,191 @@
+"""Mixtures: one latent component a row."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxem import em, observations, parameters
+from jaxem.data import Chunks, Samples, chunk
+from jaxem.families import optional
+from jaxem.families.categorical import Categorical
+from jaxem.semiring import softmax, times
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class MixtureStats:
+    """Expected statistics of a mixture, additive over rows."""
+
+    weights: Float[Array, " K"]  # N_k, how many rows each component explains
+    components: Any  # the family's statistics
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Mixture:
+    """p(x) = Σ_k π_k p_k(x): weights over the K members of any family.  Bishop (2006) §9.2.
+
+    Data are rows [N, D] (or [N], as the family has it), plain or as `Samples`.
+
+    Examples:
+        >>> import jaxem
+        >>> faithful = jaxem.datasets.old_faithful()
+        >>> covariance = [[[0.1, 0.0], [0.0, 36.0]]] * 2
+        >>> components = jaxem.Gaussian.from_moments([[2.0, 55.0], [4.3, 80.0]], covariance)
+        >>> model = jaxem.Mixture(jaxem.Categorical.from_probs([0.5, 0.5]), components)
+        >>> result = jaxem.fit(model, faithful)
+        >>> result.model.weights.probs.round(2).tolist()
+        [0.36000001430511475, 0.6399999856948853]
+    """
+
+    weights: Categorical  # [K]
+    components: Any  # a family with K members
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of free parameters: K − 1 weights and the family's; zeros are not counted."""
+        return int(parameters.count(self))
+
+    def check(self) -> None:
+        """Raise a ValueError unless the weights are [K] and the family has K members."""
+        self.components.check()
+        if np.shape(self.weights.logits) != (self.components.num_members,):
+            raise ValueError(
+                f"Mixture.weights must be [{self.components.num_members}] for a family with "
+                f"{self.components.num_members} members, got {list(np.shape(self.weights.logits))}."
+            )
+
+    def validate(self, data: Any) -> Samples:
+        """The rows as `Samples`, or a ValueError naming what is wrong with them."""
+        if hasattr(self.components, "check"):
+            self.check()
+        return observations.rows_of(data, self.components)
+
+    def prepare(self, data: Any) -> Chunks:
+        """Rows centred and laid out for the E-step, once a fit."""
+        if isinstance(data, Chunks):
+            return data
+        data = data if isinstance(data, Samples) else Samples(data)
+        dtype = em.floating_dtype(data, self)
+        values = jnp.asarray(data.values)
+        located = optional.is_located(self.components)
+        if located or jnp.issubdtype(values.dtype, jnp.floating):
+            values = values.astype(dtype)
+        weight = None if data.sample_weight is None else jnp.asarray(data.sample_weight, dtype)
+        return chunk(values, weight, num_features=num_features(self.components), centred=located)
+
+    def e_step(self, data: Any, about: Any = None) -> tuple[MixtureStats, Float[Array, ""]]:
+        """Expected statistics about the means of `about` (default self), and ℓ(self).
+
+        Rows are walked in chunks: O(chunk · K) memory beyond the data.  Bishop (2006) 9.13, 9.18.
+        """
+        rows = self.prepare(data)
+        here = optional.translate(self.components, rows.center)
+        log_weights = self.weights.log_probs[:, None]
+
+        def walk(form: Any, anchor: Any) -> tuple[MixtureStats, Array]:
+            def one(x: Array, weight: Array | None) -> tuple[Any, Array]:
+                probs, log_evidence = softmax(log_weights + form.log_prob(x).T, 0)
+                if weight is not None:
+                    probs, log_evidence = probs * weight, times(weight, log_evidence)
+                counts = jnp.sum(probs, 1)
+                return (counts, anchor.stats(x, probs.T)), jnp.sum(log_evidence)
+
+            (counts, stats), log_likelihood = rows.accumulate(one)
+            return MixtureStats(counts, anchor.finish(stats)), log_likelihood
+
+        if about is None:
+            return optional.in_best_form((here,), lambda form: walk(form, form))
+        there = optional.translate(about.components, rows.center)
+        return optional.in_best_form((here, there), walk)
+
+    def m_step(self, stats: MixtureStats, prior: Any, frozen: parameters.Names = ()) -> Self:
+        """Shares of the counts, and the family's M-step.  Bishop (2006) 9.17-9.22."""
+        weights = self.weights
+        if parameters.within(frozen, "weights") is not None:
+            weights = weights.maximize(stats.weights + weights.pretend_counts(prior.weights))
+        components = optional.maximize(
+            self.components, stats.components, prior, "components", frozen
+        )
+        return replace(self, weights=weights, components=components)
+
+    def near(self, proposal: Self) -> Bool[Array, ""]:
+        """Whether the proposal's means are close in its own standard deviations."""
+        return optional.near(self.components, proposal.components)
+
+    def expected_log_prob(self, stats: MixtureStats, candidate: Self) -> Float[Array, ""]:
+        """Q(candidate | self) from statistics that self made.  Bishop (2006) 9.30."""
+        return self.weights.expected_log_prob(
+            stats.weights, candidate.weights
+        ) + self.components.expected_log_prob(stats.components, candidate.components)
+
+    def log_prior(self, prior: em.Prior) -> Float[Array, ""]:
+        """Expected log-probability of the pretend data."""
+        counts = self.weights.pretend_counts(prior.weights)
+        weights = self.weights.expected_log_prob(counts, self.weights)
+        return weights + optional.log_prior(self.components, prior)
+
+    def log_likelihood(self, data: Any) -> Float[Array, ""]:
+        """ℓ = Σ_n log p(x_n), a scalar."""
+        return _log_likelihood(*self._same_dtype(data))
+
+    def log_prob(self, data: Any) -> Float[Array, " N"]:
+        """log p(x_n) of every row.  An impossible row has -inf."""
+        return _log_prob(*self._same_dtype(data))
+
+    def responsibilities(self, data: Any) -> Float[Array, "N K"]:
+        """Posterior probability of every component for every row; 0 throughout an impossible row.
+
+        Bishop (2006) 9.13.
+        """
+        return _responsibilities(*self._same_dtype(data))
+
+    def predict(self, data: Any) -> Int[Array, " N"]:
+        """The most probable component of every row; of equal ones the first."""
+        return jnp.argmax(self.responsibilities(data), 1)
+
+    def sample(self, key: Array, num_rows: int) -> tuple[Array, Int[Array, " N"]]:
+        """Rows [N, …] drawn from the mixture, and the components [N] they came from."""
+        component_key, row_key = jax.random.split(key)
+        log_weights = self.weights.log_probs
+        component = jax.random.categorical(component_key, log_weights, shape=(num_rows,))
+        return self.components.sample(row_key, component), component
+
+    def _same_dtype(self, data: Any) -> tuple[Self, Samples]:
+        data = self.validate(data)
+        return em.cast(self, em.floating_dtype(data, self)), data
+
+
+def num_features(family: Any) -> int:
+    """About how many numbers an E-step holds for a row: it sets the size of a chunk."""
+    size = int(np.prod(family.event_shape))
+    return 1 + size + size * (size + 1) // 2 + 2 * family.num_members
+
+
+def _joint(model: Mixture, rows: Chunks, function: Any) -> Any:
+    here = optional.translate(model.components, rows.center)
+    log_weights = model.weights.log_probs[:, None]
+
+    def walk(form: Any) -> Any:
+        return rows.map(lambda x: function(log_weights + form.log_prob(x).T))
+
+    return rows.rows(optional.in_best_form((here,), walk))
+
+
+@jax.jit
+def _log_likelihood(model: Mixture, data: Samples) -> Array:
+    return model.e_step(data)[1]
+
+
+@jax.jit
+def _log_prob(model: Mixture, data: Samples) -> Array:
+    return _joint(model, model.prepare(data), lambda log_joint: softmax(log_joint, 0)[1])
+
+
+@jax.jit
+def _responsibilities(model: Mixture, data: Samples) -> Array:
+    return _joint(model, model.prepare(data), lambda log_joint: softmax(log_joint, 0)[0].T)

@@ -1,0 +1,76 @@
+"""What a model takes as data, checked against its family: rows, and sequences of them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxem.data import Samples, Sequences, is_traced, refuse
+from jaxem.families import optional
+
+
+def rows_of(data: Any, family: Any) -> Samples:
+    """Data as `Samples` that the family can have produced.
+
+    Raises:
+        ValueError: no row; what the family refuses, by row and column; weights that are negative,
+            all 0, or not one a row.
+    """
+    data = data if isinstance(data, Samples) else Samples(data)
+    values = optional.validate(family, data.values)
+    if len(values) == 0:
+        raise ValueError("there is no row in the data.")
+    if data.sample_weight is None:
+        return Samples(values)
+    weight = as_array(data.sample_weight)
+    if weight.shape != values.shape[:1]:
+        raise ValueError(f"sample_weight must be [{len(values)}], got {list(weight.shape)}.")
+    refuse(~(weight >= 0), weight, "sample_weight must not be negative", "0 leaves a row out.")
+    if not is_traced(weight) and not np.any(weight > 0):
+        raise ValueError("sample_weight is 0 everywhere: there is no row in the data.")
+    return Samples(values, weight)
+
+
+def sequences_of(data: Any, family: Any) -> tuple[Sequences, bool]:
+    """Data as `Sequences` that the family can have produced, and whether they came as several.
+
+    One sequence is [T, *event]; a list, `Sequences` and an array with one axis more are several.
+
+    Raises:
+        ValueError: no sequence; lengths out of range; what the family refuses, by place.
+    """
+    event = family.event_shape
+    if isinstance(data, (list, tuple)):
+        data = Sequences.pack(data)
+    several = isinstance(data, Sequences)
+    if not several:
+        values = as_array(data)
+        if values.ndim == 1 and event == (1,):
+            values = values[:, None]
+        several = values.ndim > 1 + len(event)
+        data = Sequences(values if several else values[None])
+    values, lengths = as_array(data.values), data.lengths
+    if values.ndim and len(values) == 0:
+        raise ValueError("there is no sequence in the data.")
+    if lengths is None or values.ndim < 2:
+        return Sequences(optional.validate(family, values, 2)), several
+    batch, steps = values.shape[:2]
+    lengths = as_array(lengths)
+    if lengths.shape != (batch,) or not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise ValueError(
+            f"lengths must be {batch} integers, one a sequence, got shape "
+            f"{list(lengths.shape)} and dtype {lengths.dtype}."
+        )
+    bad = (lengths < 0) | (lengths > steps)
+    refuse(bad, lengths, "length out of range", f"sequences are padded to {steps} steps.")
+    xp = jnp if is_traced((values, lengths)) else np
+    inside = xp.arange(steps) < lengths[:, None]
+    inside = inside.reshape(batch, steps, *[1] * (values.ndim - 2))
+    values = xp.where(inside, values, xp.zeros((), values.dtype))  # every family admits 0
+    return Sequences(optional.validate(family, values, 2), lengths), several
+
+
+def as_array(values: Any) -> Any:
+    """A JAX array as it is, anything else as a NumPy array: nothing moves to a device yet."""
+    return values if isinstance(values, jax.Array) else np.asarray(values)

@@ -1,0 +1,123 @@
+"""Which leaves of a model are free: dotted names, frozen parts, and the vector of free coordinates.
+
+A leaf is named by its path of fields, `components.mean`.  Entries that are -inf (structural zeros)
+or +inf (a Bernoulli probability of 1) are the active set: no gradient step can move them, and
+arithmetic on them makes NaN, so they are left out of the free coordinates.
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+Names = tuple[str, ...]
+
+
+def named_leaves(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of every leaf, in the order of `jax.tree.leaves`."""
+    for field in fields(model):
+        value, name = getattr(model, field.name), prefix + field.name
+        if is_dataclass(value):
+            yield from named_leaves(value, name + ".")
+        elif value is not None:
+            yield name, value
+
+
+def check_frozen(model: Any, frozen: str | Names) -> Names:
+    """The frozen names, sorted and without repetition.
+
+    Raises:
+        ValueError: a name is neither a leaf of the model nor a part that holds leaves.
+    """
+    names = (frozen,) if isinstance(frozen, str) else tuple(frozen)
+    leaves = [name for name, _ in named_leaves(model)]
+    parts = {name.rsplit(".", depth)[0] for name in leaves for depth in range(name.count(".") + 1)}
+    for name in names:
+        if name not in parts:
+            raise ValueError(
+                f"frozen={name!r} names no part of this {type(model).__name__}; "
+                f"its parts are {', '.join(sorted(parts | set(leaves)))}."
+            )
+    return tuple(sorted(set(names)))
+
+
+def within(frozen: Names, part: str) -> Names | None:
+    """The frozen names inside `part`, without its prefix; None when the whole part is frozen."""
+    if part in frozen:
+        return None
+    return tuple(name[len(part) + 1 :] for name in frozen if name.startswith(part + "."))
+
+
+def is_frozen(name: str, frozen: Names) -> bool:
+    """Whether the leaf `name` is frozen, by itself or with a part that holds it."""
+    return any(name == other or name.startswith(other + ".") for other in frozen)
+
+
+def count(model: Any, frozen: Names = ()) -> Int[Array, ""] | int:
+    """Number of free parameters: finite leaf entries less the directions that change nothing.
+
+    Zeros (structural, -inf in the leaves) and frozen parts are not counted.  A simplex of V
+    possible entries counts V - 1.
+    """
+    return _count(model, "", frozen)
+
+
+def _count(model: Any, prefix: str, frozen: Names) -> Any:
+    total = 0
+    free = False
+    for field in fields(model):
+        value, name = getattr(model, field.name), prefix + field.name
+        if is_frozen(name, frozen) or value is None:
+            continue
+        if is_dataclass(value):
+            total = total + _count(value, name + ".", frozen)
+        else:
+            xp = np if isinstance(value, np.ndarray) else jnp
+            total, free = total + xp.sum(xp.isfinite(value)), True
+    return total - (getattr(model, "null_directions", 0) if free else 0)
+
+
+def ravel_free(model: Any, frozen: str | Names = ()) -> Float[Array, " P"]:
+    """The free coordinates of a model as one vector, in the order of its leaves.
+
+    Not for use under `jit`: how many there are depends on the values.
+    """
+    frozen = check_frozen(model, frozen)
+    free = [
+        jnp.asarray(leaf)[np.isfinite(leaf)]
+        for name, leaf in named_leaves(model)
+        if not is_frozen(name, frozen)
+    ]
+    return jnp.concatenate(free) if free else jnp.zeros(0)
+
+
+def unravel_free(model: Any, vector: Float[Array, " P"], frozen: str | Names = ()) -> Any:
+    """`model` with its free coordinates replaced by `vector`; the inverse of `ravel_free`.
+
+    `model` must be concrete (it says which coordinates are free); `vector` may be traced, so this
+    is the function to differentiate through.
+    """
+    frozen = check_frozen(model, frozen)
+
+    def rebuild(part: Any, prefix: str, start: int) -> tuple[Any, int]:
+        changes = {}
+        for field in fields(part):
+            value, name = getattr(part, field.name), prefix + field.name
+            if value is None or is_frozen(name, frozen):
+                continue
+            if is_dataclass(value):
+                changes[field.name], start = rebuild(value, name + ".", start)
+            else:
+                free = np.isfinite(value)
+                stop = start + int(free.sum())
+                changes[field.name] = jnp.asarray(value).at[free].set(vector[start:stop])
+                start = stop
+        return replace(part, **changes), start
+
+    rebuilt, used = rebuild(model, "", 0)
+    if used != len(vector):
+        raise ValueError(f"the model has {used} free coordinates, the vector has {len(vector)}.")
+    return rebuilt

@@ -1,0 +1,80 @@
+"""Reductions in log space.
+
+In log space multiplication is `+`; a semiring is the choice of what stands for addition.
+Minus infinity is a value, the log of zero, and nothing here turns it into NaN.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+PRECISION = lax.Precision.HIGHEST  # TF32 and bfloat16 defaults are wrong by whole nats in densities
+
+
+def logsumexp(a: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """Log of the sum of exponentials along `axis`.
+
+    A slice of nothing but -inf gives -inf, and a gradient of exactly 0 (not NaN).  NaN stays NaN.
+    """
+    return softmax(a, axis)[1]
+
+
+def softmax(a: Float[Array, "..."], axis: int) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Probabilities proportional to exp(a) along `axis`, and the log of what they were divided by.
+
+    Bishop (2006) 9.13 with one exponential for both.  A slice of nothing but -inf has probabilities
+    0 and log-normaliser -inf.
+    """
+    peak = lax.stop_gradient(jnp.max(a, axis, keepdims=True))
+    peak = jnp.where(jnp.isneginf(peak), 0, peak)
+    unnormalised = jnp.exp(a - peak)
+    total = jnp.sum(unnormalised, axis, keepdims=True)
+    none = total == 0  # only an exact zero: NaN must stay NaN
+    total = jnp.where(none, 1, total)
+    log_normalizer = jnp.where(none, -jnp.inf, jnp.log(total) + peak)
+    return unnormalised / total, jnp.squeeze(log_normalizer, axis)
+
+
+def maximum(a: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """Maximum along `axis` whose gradient is one-hot even on ties, so that it selects one path."""
+    best = jnp.expand_dims(jnp.argmax(a, axis), axis)
+    return jnp.squeeze(jnp.take_along_axis(a, best, axis), axis)
+
+
+def log_normalize(logits: Float[Array, "... V"]) -> Float[Array, "... V"]:
+    """Log-probabilities along the last axis; a row of nothing but -inf stays as it is."""
+    total = logsumexp(logits, -1)[..., None]
+    return logits - jnp.where(jnp.isneginf(total), 0, total)
+
+
+def times(count: Float[Array, "..."], log_value: Float[Array, "..."]) -> Float[Array, "..."]:
+    """count · log_value where nothing times an infinity is nothing: 0 · (±inf) = 0."""
+    nothing = count == 0
+    return jnp.where(nothing, 0, count * jnp.where(nothing, 0, log_value))
+
+
+def expected_log(
+    counts: Float[Array, "N E"], log_value: Float[Array, "K E"]
+) -> Float[Array, "N K"]:
+    """Σₑ counts[n, e] · log_value[k, e] as one product, with 0 · (−inf) = 0.
+
+    A positive count of something impossible gives -inf.
+    """
+    impossible = jnp.isneginf(log_value)
+    finite = jnp.where(impossible, 0, log_value)
+    hits = jnp.dot(
+        (counts > 0).astype(log_value.dtype),
+        impossible.T.astype(log_value.dtype),
+        precision=PRECISION,
+    )
+    total = jnp.dot(counts, finite.T, precision=PRECISION)
+    return jnp.where(hits > 0, -jnp.inf, total)
+
+
+def pairwise_sum(terms: Float[Array, "T ..."]) -> Float[Array, "..."]:
+    """Sum over the leading axis in a tree: the error grows with log T, not with T."""
+    while len(terms) > 1:
+        half = len(terms) // 2
+        pairs = terms[:half] + terms[half : 2 * half]
+        terms = jnp.concatenate([pairs, terms[2 * half :]])
+    return jnp.sum(terms, 0)
