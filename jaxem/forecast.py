@@ -1,0 +1,35 @@
+"""What an HMM expects of the steps to come."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxem.semiring import logsumexp
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Forecast:
+    """Predictive distributions: mixtures of the emission family's members."""
+
+    states: Float[Array, "... H K"]  # p(z_{T+h} | x_1..T), h = 1..H
+    emission: Any  # the family whose members the states mix
+
+    def log_prob(self, x: Array) -> Float[Array, "... H"]:
+        """log p(x_{T+h} | x_1..T) of values [H, …], or [B, H, …], one a step."""
+        event = self.emission.event_shape
+        rows = jnp.asarray(x)
+        shape = rows.shape[: rows.ndim - len(event)]
+        log_probs = self.emission.log_prob(rows.reshape(-1, *event)).reshape(*shape, -1)
+        log_states = jnp.log(self.states)
+        return logsumexp(log_states + log_probs, -1)
+
+    def sample(self, key: Array) -> Array:
+        """An observation a step, [H, …] or [B, H, …], from its own predictive distribution."""
+        state_key, row_key = jax.random.split(key)
+        state = jax.random.categorical(state_key, jnp.log(self.states))
+        rows = self.emission.sample(row_key, state.reshape(-1))
+        return rows.reshape(*state.shape, *self.emission.event_shape)

@@ -1,0 +1,380 @@
+"""Hidden Markov models over any emission family."""
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxem import chain, em, observations, parameters
+from jaxem.data import Chunks, Sequences, chunk, mask_from_lengths
+from jaxem.families import optional
+from jaxem.families.categorical import Categorical
+from jaxem.forecast import Forecast
+from jaxem.mixture import num_features
+from jaxem.semiring import PRECISION, pairwise_sum
+from jaxem.stationary import Stationary, maximize_stationary
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class HMMStats:
+    """Expected statistics of an HMM, additive over sequences."""
+
+    initial: Float[Array, " K"]  # expected number of sequences that start in each state
+    transition: Float[
+        Array, "... K K"
+    ]  # expected number of i -> j moves, summed over steps if shared
+    emission: Any  # the family's statistics
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PreparedSequences:
+    """Sequences laid out for the E-step: rows in order of time, then sequence."""
+
+    rows: Chunks  # T·B rows, what lies outside a sequence replaced by its center
+    lengths: Int[Array, " B"] | None
+    num_steps: int = field(metadata={"static": True})  # T
+    num_sequences: int = field(metadata={"static": True})  # B
+
+    @property
+    def spread(self) -> Array | None:
+        """The smallest positive variance of a feature."""
+        return self.rows.spread
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class HMM:
+    """A hidden Markov model: initial and transition probabilities, and a family with K members.
+
+    The initial distribution is a `Categorical` [K], or `Stationary()`: the stationary distribution
+    of the transition matrix, with no parameters of its own (the M-step is then a generalised one).
+    The transition is a `Categorical` [K, K], or [T-1, K, K] for moves that change with time: entry
+    t moves step t to t + 1, and sequences are as long as that or shorter.
+
+    Data are one sequence [T, …], several of equal length [B, T, …], a list of sequences of any
+    lengths, or `Sequences`.  Where one sequence comes in, results have no batch axis.
+
+    Bishop (2006) §13.2.
+
+    Examples:
+        >>> import jax.numpy as jnp, jaxem
+        >>> model = jaxem.HMM(
+        ...     jaxem.Categorical.from_probs([0.5, 0.5]),
+        ...     jaxem.Categorical.from_probs([[0.9, 0.1], [0.1, 0.9]]),
+        ...     jaxem.Poisson.from_rate([10.0, 30.0]))
+        >>> result = jaxem.fit(model, jaxem.datasets.earthquakes())
+        >>> round(float(result.log_likelihood), 2), result.model.emission.rate.round(2).tolist()
+        (-341.88, [15.420000076293945, 26.020000457763672])
+    """
+
+    initial: Categorical | Stationary  # [K]
+    transition: Categorical  # [K, K], or [T-1, K, K]
+    emission: Any  # a family with K members
+
+    @property
+    def num_states(self) -> int:
+        """K."""
+        return self.transition.logits.shape[-1]
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of free parameters, the initial distribution's counted; zeros are not."""
+        return int(parameters.count(self))
+
+    @property
+    def is_homogeneous(self) -> bool:
+        """Whether one transition matrix serves all steps."""
+        return self.transition.logits.ndim == 2
+
+    @property
+    def log_initial(self) -> Float[Array, " K"]:
+        """Log-probabilities of the first state."""
+        if isinstance(self.initial, Stationary):
+            return self.initial.log_probs(self.transition)
+        return self.initial.log_probs
+
+    def check(self) -> None:
+        """Raise a ValueError unless the parts agree on the number of states."""
+        self.emission.check()
+        states = self.emission.num_members
+        shape = np.shape(self.transition.logits)
+        if len(shape) not in (2, 3) or shape[-2:] != (states, states):
+            raise ValueError(
+                f"HMM.transition must be [{states}, {states}] or [T-1, {states}, {states}] for a "
+                f"family with {states} members, got {list(shape)}."
+            )
+        if isinstance(self.initial, Stationary):
+            if len(shape) == 3:
+                raise ValueError(
+                    "a stationary start needs one transition matrix [K, K], got [T-1, K, K]."
+                )
+        elif np.shape(self.initial.logits) != (states,):
+            raise ValueError(
+                f"HMM.initial must be [{states}], got {list(np.shape(self.initial.logits))}."
+            )
+
+    def validate(self, data: Any) -> Sequences:
+        """The data as `Sequences`, or a ValueError naming what is wrong with them."""
+        return self._several(data)[0]
+
+    def _several(self, data: Any) -> tuple[Sequences, bool]:
+        """The data as `Sequences`, and whether they came as several."""
+        if hasattr(self.emission, "check"):
+            self.check()
+        sequences, several = observations.sequences_of(data, self.emission)
+        steps = sequences.values.shape[1]
+        if not self.is_homogeneous and steps != self.transition.logits.shape[0] + 1:
+            moves = self.transition.logits.shape[0]
+            raise ValueError(
+                f"transitions for {moves} moves need sequences padded to {moves + 1} steps, "
+                f"got {steps}."
+            )
+        return sequences, several
+
+    def prepare(self, data: Any) -> PreparedSequences:
+        """Observations centred and laid out for the E-step, once a fit."""
+        if isinstance(data, PreparedSequences):
+            return data
+        data = data if isinstance(data, Sequences) else self.validate(data)
+        dtype = em.floating_dtype(data, self)
+        located = optional.is_located(self.emission)
+        values = jnp.asarray(data.values)
+        if located or jnp.issubdtype(values.dtype, jnp.floating):
+            values = values.astype(dtype)
+        batch, steps = values.shape[:2]
+        lengths = None if data.lengths is None else jnp.asarray(data.lengths)
+        values = jnp.swapaxes(values, 0, 1)
+        weight = None
+        if lengths is not None:
+            inside = mask_from_lengths(lengths, steps).T
+            values = jnp.where(inside.reshape(steps, batch, *[1] * (values.ndim - 2)), values, 0)
+            weight = inside.reshape(-1).astype(dtype)
+        rows = chunk(
+            values.reshape(steps * batch, *values.shape[2:]),
+            weight,
+            num_features=num_features(self.emission),
+            centred=located,
+            multiple=batch,
+        )
+        return PreparedSequences(rows, lengths, steps, batch)
+
+    def _log_likelihoods(self, data: PreparedSequences) -> Float[Array, "B T K"]:
+        """log p(x_t | z_t = k) of every step, whatever it is outside a sequence."""
+        here = optional.translate(self.emission, data.rows.center)
+        size = data.rows.values.shape[-1] // data.num_sequences
+
+        def walk(form: Any) -> Array:
+            def one(x: Array) -> Array:  # -> [steps of the chunk, K, B]
+                columns = form.log_prob(x).T
+                return columns.reshape(-1, size, data.num_sequences).transpose(1, 0, 2)
+
+            return data.rows.map(one)
+
+        stacked = optional.in_best_form((here,), walk)
+        return stacked.reshape(-1, *stacked.shape[2:])[: data.num_steps].transpose(2, 0, 1)
+
+    def _chain(self, data: PreparedSequences) -> chain.Chain:
+        return chain.Chain(self.log_initial, self.transition.log_probs, self._log_likelihoods(data))
+
+    def e_step(self, data: Any, about: Any = None) -> tuple[HMMStats, Float[Array, ""]]:
+        """Expected statistics about the means of `about` (default self), and ℓ(self).
+
+        O(B·T·K) memory beyond the data.  Bishop (2006) 13.12-13.20, 13.33, 13.43.
+        """
+        data = self.prepare(data)
+        log_z, counts = chain.posterior(self._chain(data), data.lengths)
+        anchor = optional.translate((self if about is None else about).emission, data.rows.center)
+        num_chunks, size = data.rows.values.shape[0], data.rows.values.shape[-1]
+        states = counts.emission.transpose(1, 2, 0)  # [T, K, B]
+        per_chunk = size // data.num_sequences
+        padding = num_chunks * per_chunk - data.num_steps
+        states = jnp.pad(states, ((0, padding), (0, 0), (0, 0)))
+        states = states.reshape(num_chunks, per_chunk, *states.shape[1:])
+
+        def walk(form: Any) -> Any:
+            def one(x: Array, _: Any, states: Array) -> tuple[Any, Array]:
+                responsibilities = states.transpose(1, 0, 2).reshape(-1, size)
+                return form.stats(x, responsibilities.T), jnp.zeros(())
+
+            return form.finish(data.rows.accumulate(one, states)[0])
+
+        emission = optional.in_best_form((anchor,), walk)
+        return HMMStats(counts.initial, counts.transition, emission), pairwise_sum(log_z)
+
+    def m_step(self, stats: HMMStats, prior: em.Prior, frozen: parameters.Names = ()) -> Self:
+        """Shares of the expected counts, a multiplier a row, and the family's M-step.
+
+        With a stationary start no closed form exists for the transition: Q is raised by L-BFGS from
+        the better of the old matrix and the closed form without the start (generalised EM).
+        Bishop (2006) 13.18-13.23.
+        """
+        emission = optional.maximize(self.emission, stats.emission, prior, "emission", frozen)
+        initial, transition = self.initial, self.transition
+        moves = stats.transition + transition.pretend_counts(prior.transition)
+        free = parameters.within(frozen, "transition") is not None
+        if isinstance(initial, Stationary):
+            if free:
+                transition = maximize_stationary(transition, moves, stats.initial)
+        else:
+            if parameters.within(frozen, "initial") is not None:
+                initial = initial.maximize(stats.initial + initial.pretend_counts(prior.initial))
+            transition = transition.maximize(moves) if free else transition
+        return replace(self, initial=initial, transition=transition, emission=emission)
+
+    def near(self, proposal: Self) -> Bool[Array, ""]:
+        """Whether the proposal's means are close in its own standard deviations."""
+        return optional.near(self.emission, proposal.emission)
+
+    def expected_log_prob(self, stats: HMMStats, candidate: Self) -> Float[Array, ""]:
+        """Q(candidate | self) from statistics that self made.  Bishop (2006) 13.12, 13.17."""
+        start = Categorical(candidate.log_initial)
+        return (
+            start.expected_log_prob(stats.initial, start)
+            + self.transition.expected_log_prob(stats.transition, candidate.transition)
+            + self.emission.expected_log_prob(stats.emission, candidate.emission)
+        )
+
+    def log_prior(self, prior: em.Prior) -> Float[Array, ""]:
+        """Expected log-probability of the pretend data; a stationary start has none of its own."""
+        total = self.transition.expected_log_prob(
+            self.transition.pretend_counts(prior.transition), self.transition
+        )
+        if isinstance(self.initial, Categorical):
+            total += self.initial.expected_log_prob(
+                self.initial.pretend_counts(prior.initial), self.initial
+            )
+        return total + optional.log_prior(self.emission, prior)
+
+    def log_likelihood(self, data: Any) -> Float[Array, ""]:
+        """ℓ = Σ_b log p(x_b), a scalar, summed over sequences."""
+        return jnp.sum(self.log_likelihoods(data))
+
+    def log_likelihoods(self, data: Any) -> Float[Array, " B"]:
+        """log p(x_b) of every sequence; 0 for one of length 0, -inf for an impossible one."""
+        return _on_chain(*self._ready(data)[:2], function=chain.log_normalizer)
+
+    def smooth(self, data: Any) -> Float[Array, "... T K"]:
+        """γ: p(z_t = k | x) given the whole sequence; 0 past its end.  Bishop (2006) 13.33."""
+        return self._apply(data, _smooth)
+
+    def filter(self, data: Any) -> chain.Filtered:
+        """p(z_t | x_1..t) and p(z_t | x_1..t-1), with the log-likelihood of each sequence."""
+        return self._apply(data, chain.filter)
+
+    def viterbi(self, data: Any) -> tuple[Float[Array, "..."], Int[Array, "... T"]]:
+        """Log-probability (with the data) and states of the best path; -1 past the end."""
+        return self._apply(data, chain.viterbi)
+
+    def k_best(self, data: Any, k: int) -> tuple[Float[Array, "... k"], Int[Array, "... k T"]]:
+        """The k best paths, best first, with their log-probabilities (with the data)."""
+        return self._apply(data, partial(chain.k_best, k=k), k)
+
+    def transition_counts(self, data: Any) -> Float[Array, "... K K"]:
+        """Expected number of i -> j moves over all sequences, per step if the transition is.
+
+        Bishop (2006) 13.43, summed over time.
+        """
+        return _on_chain(*self._ready(data)[:2], function=_transition_counts)
+
+    def sample_posterior(self, key: Array, data: Any) -> Int[Array, "... T"]:
+        """One path of states from p(z | x) for each sequence; -1 past the end."""
+        model, sequences, several = self._ready(data)
+        path = _sample_posterior(model, sequences, key)
+        return path if several else path[0]
+
+    def _apply(self, data: Any, function: Any, *static: Any) -> Any:
+        model, sequences, several = self._ready(data)
+        if static:
+            result = _k_best(model, sequences, *static)
+        else:
+            result = _on_chain(model, sequences, function=function)
+        return result if several else jax.tree.map(lambda leaf: leaf[0], result)
+
+    def _ready(self, data: Any) -> tuple[Self, Sequences, bool]:
+        sequences, several = self._several(data)
+        return em.cast(self, em.floating_dtype(sequences, self)), sequences, several
+
+    def forecast(self, data: Any, steps: int) -> Forecast:
+        """States and observations of the `steps` steps after the end of each sequence.
+
+        After a sequence of length 0 the first of them is the initial distribution.
+
+        Raises:
+            ValueError: transitions that change with time, or steps < 1.
+        """
+        if not self.is_homogeneous:
+            raise ValueError("forecast needs one transition matrix [K, K], got one a step.")
+        if steps < 1:
+            raise ValueError(f"steps must be 1 or more, got {steps}.")
+        model, sequences, several = self._ready(data)
+        states = _forecast(model, sequences, steps)
+        return Forecast(states if several else states[0], model.emission)
+
+    def sample(self, key: Array, num_steps: int) -> tuple[Array, Int[Array, " T"]]:
+        """A sequence [T, …] from the model, and its states [T].
+
+        Raises:
+            ValueError: more steps than transitions that change with time allow.
+        """
+        if not self.is_homogeneous and num_steps > self.transition.logits.shape[0] + 1:
+            raise ValueError(
+                f"transitions for {self.transition.logits.shape[0]} moves allow at most "
+                f"{self.transition.logits.shape[0] + 1} steps, got {num_steps}."
+            )
+        state_key, row_key = jax.random.split(key)
+        log_moves = self.transition.log_probs
+        if not self.is_homogeneous:
+            log_moves = log_moves[: max(num_steps - 1, 0)]
+        flat = jnp.zeros((num_steps, self.num_states), log_moves.dtype)
+        state = chain.sample(state_key, chain.Chain(self.log_initial, log_moves, flat))
+        return self.emission.sample(row_key, state), state
+
+
+@partial(jax.jit, static_argnames="function")
+def _on_chain(model: HMM, data: Sequences, function: Any) -> Any:
+    prepared = model.prepare(data)
+    return function(model._chain(prepared), lengths=prepared.lengths)
+
+
+def _smooth(potentials: chain.Chain, lengths: Array | None) -> Array:
+    return chain.posterior(potentials, lengths)[1].emission
+
+
+def _transition_counts(potentials: chain.Chain, lengths: Array | None) -> Array:
+    return chain.posterior(potentials, lengths)[1].transition
+
+
+@partial(jax.jit, static_argnames="k")
+def _k_best(model: HMM, data: Sequences, k: int) -> Any:
+    prepared = model.prepare(data)
+    return chain.k_best(model._chain(prepared), k, prepared.lengths)
+
+
+@jax.jit
+def _sample_posterior(model: HMM, data: Sequences, key: Array) -> Array:
+    prepared = model.prepare(data)
+    return chain.sample(key, model._chain(prepared), prepared.lengths)
+
+
+@partial(jax.jit, static_argnames="steps")
+def _forecast(model: HMM, data: Sequences, steps: int) -> Array:
+    prepared = model.prepare(data)
+    filtered = chain.filter(model._chain(prepared), prepared.lengths).filtered
+    batch, num_steps = filtered.shape[:2]
+    lengths = jnp.full(batch, num_steps) if prepared.lengths is None else prepared.lengths
+    initial = jnp.broadcast_to(jnp.exp(model.log_initial), (batch, model.num_states))
+    moves = model.transition.probs
+    last = filtered[jnp.arange(batch), jnp.maximum(lengths - 1, 0)] if num_steps else initial
+    onward = jnp.dot(last, moves, precision=PRECISION)
+    first = jnp.where((lengths == 0)[:, None], initial, onward)
+
+    def step(states: Array, _: None) -> tuple[Array, Array]:
+        return jnp.dot(states, moves, precision=PRECISION), states
+
+    return jax.lax.scan(step, first, length=steps)[1].swapaxes(0, 1)
