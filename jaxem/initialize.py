@@ -1,0 +1,227 @@
+"""Starts for EM, each one M-step away from responsibilities; deterministic in the key."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxem.data import Samples, Sequences, chunk, mask_from_lengths, refuse
+from jaxem.families import Categorical, optional
+from jaxem.hmm import HMM
+from jaxem.mixture import Mixture, num_features
+
+
+def kmeans_plus_plus(key: Array, family: Any, data: Any, num_components: int) -> Mixture:
+    """A mixture whose components begin at the clusters of well-spread rows.
+
+    The first seed is a random row, each further one a row drawn with probability proportional to
+    its squared distance to the nearest seed so far (Arthur & Vassilvitskii 2007), in units of the
+    features' standard deviations.  Every row goes to its nearest seed; each component then takes
+    its rows, and D + 1 pretend rows like the data as a whole, so that a cluster of few rows has a
+    covariance and no symbol is ruled out.  Symbols have no distance: their responsibilities are
+    random.
+
+    Args:
+        key: a PRNG key.
+        family: a family class, or `MixtureFamily.of(family, M)`.
+        data: rows [N, D] or [N], or `Samples`.
+        num_components: K, from 1 to the number of rows.
+
+    Raises:
+        ValueError: data the family cannot have produced, or a K out of range.
+
+    Examples:
+        >>> import jax, jaxem
+        >>> faithful = jaxem.datasets.old_faithful()
+        >>> key = jax.random.key(0)
+        >>> start = jaxem.initialize.kmeans_plus_plus(key, jaxem.Gaussian, faithful, 2)
+        >>> start.components.mean.shape
+        (2, 2)
+    """
+    return _mixture(key, family, data, num_components, "distant")
+
+
+def random_rows(key: Array, family: Any, data: Any, num_components: int) -> Mixture:
+    """As `kmeans_plus_plus`, but the seeds are distinct rows drawn at random."""
+    return _mixture(key, family, data, num_components, "uniform")
+
+
+def random_responsibilities(key: Array, family: Any, data: Any, num_components: int) -> Mixture:
+    """A mixture from responsibilities drawn uniformly from the simplex, row by row.
+
+    All components begin near the pooled fit: a slow start, but one that favours no region.
+    """
+    return _mixture(key, family, data, num_components, "soft")
+
+
+def hmm(key: Array, family: Any, data: Any, num_states: int) -> HMM:
+    """An HMM whose states begin at the clusters of `kmeans_plus_plus` over all time steps.
+
+    Initial and transition probabilities are the counts of the clusters' first steps and moves, plus
+    one each.
+
+    Args:
+        key: a PRNG key.
+        family: a family class, or `MixtureFamily.of(family, M)`.
+        data: one sequence [T] or [T, D] (an array of symbols with two axes is [B, T]), several
+            [B, T, D], a list of sequences, or `Sequences`.
+        num_states: K, from 1 to the number of time steps.
+
+    Raises:
+        ValueError: data the family cannot have produced, or a K out of range.
+
+    Examples:
+        >>> import jax, jaxem
+        >>> model = jaxem.initialize.hmm(
+        ...     jax.random.key(0), jaxem.Poisson, jaxem.datasets.earthquakes(), 2)
+        >>> model.emission.rate.shape, model.transition.probs.shape
+        ((2,), (2, 2))
+    """
+    sequences = _sequences(data, family)
+    batch, steps = sequences.values.shape[:2]
+    lengths = np.full(batch, steps) if sequences.lengths is None else np.asarray(sequences.lengths)
+    inside = np.asarray(mask_from_lengths(jnp.asarray(lengths), steps))
+    rows = np.asarray(sequences.values)[inside]
+    emission, _, label = _start(key, family, Samples(rows), num_states, "distant")
+    path = np.full((batch, steps), -1)
+    path[inside] = np.asarray(label)
+    dtype = jax.tree.leaves(emission)[0].dtype
+    first = np.bincount(path[lengths > 0, 0], minlength=num_states) + 1
+    moves = np.ones((num_states, num_states))
+    stays = inside[:, 1:]
+    np.add.at(moves, (path[:, :-1][stays], path[:, 1:][stays]), 1)
+    return HMM(
+        Categorical(jnp.log(jnp.asarray(first / first.sum(), dtype))),
+        Categorical(jnp.log(jnp.asarray(moves / moves.sum(1, keepdims=True), dtype))),
+        emission,
+    )
+
+
+def _sequences(data: Any, family: Any) -> Sequences:
+    """Data as `Sequences`; a plain array with two axes is [T, D], of symbols [B, T]."""
+    if isinstance(data, (list, tuple)):
+        data = Sequences.pack([_as_vectors(family, np.asarray(one)) for one in data])
+    if isinstance(data, Sequences):
+        return data
+    values = _as_vectors(family, np.asarray(data))
+    several = values.ndim > 2 or (values.ndim == 2 and _innermost(family) is Categorical)
+    return Sequences(values if several else values[None])
+
+
+def _innermost(family: Any) -> Any:
+    """The family class itself, or the one inside `MixtureFamily.of`."""
+    return _innermost(family.family) if hasattr(family, "family") else family
+
+
+def _as_vectors(family: Any, values: Any) -> Any:
+    """Plain numbers [N] as rows [N, 1] where the family wants rows."""
+    return (
+        values[:, None] if values.ndim == 1 and hasattr(_innermost(family), "translate") else values
+    )
+
+
+def _mixture(key: Array, family: Any, data: Any, num_components: int, seeds: str) -> Mixture:
+    data = data if isinstance(data, Samples) else Samples(data)
+    components, weights, _ = _start(key, family, data, num_components, seeds)
+    return Mixture(Categorical(jnp.log(weights / jnp.sum(weights))), components)
+
+
+def _start(
+    key: Array, family: Any, data: Samples, num_members: int, seeds: str
+) -> tuple[Any, Float[Array, " K"], Int[Array, " N"]]:
+    """The family after one M-step, the counts of its members, and the hard assignment of rows."""
+    values = data.values if isinstance(data.values, jax.Array) else np.asarray(data.values)
+    values = _as_vectors(family, values)
+    values = optional.finite_rows(values, values.shape[1:])
+    if not 1 <= num_members <= len(values):
+        raise ValueError(
+            f"the number of components must be from 1 to the number of rows, {len(values)}; "
+            f"got {num_members}."
+        )
+    symbolic = _innermost(family) is Categorical
+    if symbolic:
+        refuse(values < 0, values, "symbol out of range", "symbols are integers from 0.")
+        values = Categorical(jnp.zeros((1, int(values.max()) + 1))).validate(values)
+    pooled = family.pooled(jnp.asarray(values), num_members)
+    values = jnp.asarray(optional.validate(pooled, values))
+    dtype = jax.tree.leaves(pooled)[0].dtype
+    weight = None if data.sample_weight is None else jnp.asarray(data.sample_weight, dtype)
+    if symbolic or seeds == "soft":
+        count = int(values.max()) + 1 if symbolic else len(values)
+        share = jax.random.dirichlet(key, jnp.ones(num_members, dtype), (count,))
+        share = share[values] if symbolic else share
+        label = jnp.argmax(share, 1)
+    else:
+        features = _standardise(values.reshape(len(values), -1).astype(dtype))
+        label, share = _nearest(key, features, weight, num_members, seeds == "distant"), None
+    stats = _responsible(pooled, values, weight, label if share is None else share)
+    components, counts = pooled.maximize(stats[0]), stats[1]
+    return components, counts, label
+
+
+def _standardise(features: Float[Array, "N F"]) -> Float[Array, "N F"]:
+    centred = features - jnp.mean(features, 0)
+    scale = jnp.std(centred, 0)
+    return centred / jnp.where(scale == 0, 1, scale)
+
+
+@partial(jax.jit, static_argnames=("num_seeds", "distant"))
+def _nearest(
+    key: Array, features: Array, weight: Array | None, num_seeds: int, distant: bool
+) -> Int[Array, " N"]:
+    """Index of the nearest of `num_seeds` seeds for every row; O(N) memory."""
+    free = jnp.zeros(len(features)) if weight is None else jnp.log(weight)
+
+    def step(carry: tuple[Array, Array, Array], inputs: Any) -> tuple[Any, None]:
+        distance, label, free = carry
+        key, index = inputs
+        log_probs = jnp.log(distance) if distant else jnp.zeros_like(distance)
+        # The first seed is any row; so is one drawn when every row already lies on a seed.
+        spread = (index > 0) & jnp.any((log_probs > -jnp.inf) & (free > -jnp.inf))
+        row = jax.random.categorical(key, jnp.where(spread, log_probs, 0) + free)
+        new = jnp.sum((features - features[row]) ** 2, 1)
+        label = jnp.where(new < distance, index, label)
+        return (jnp.minimum(distance, new), label, free.at[row].set(-jnp.inf)), None
+
+    distance = jnp.full(len(features), jnp.inf, features.dtype)
+    start = (distance, jnp.zeros(len(features), int), free.astype(features.dtype))
+    keys = jax.random.split(key, num_seeds)
+    (_, label, _), _ = jax.lax.scan(step, start, (keys, jnp.arange(num_seeds)))
+    return label
+
+
+@jax.jit
+def _responsible(
+    pooled: Any, values: Array, weight: Array | None, share: Array
+) -> tuple[Any, Float[Array, " K"]]:
+    """The pooled family's statistics when rows belong to members as `share` says, [N] or [N, K].
+
+    Every member also takes D + 1 rows' worth of all rows alike.
+    """
+    members = pooled.num_members
+    dtype = jax.tree.leaves(pooled)[0].dtype
+    located = optional.is_located(pooled)
+    rows = chunk(
+        values.astype(dtype) if located else values,
+        weight,
+        num_features=num_features(pooled),
+        centred=located,
+    )
+    here = optional.translate(pooled, rows.center)
+    pretend = (1 + int(np.prod(pooled.event_shape))) / len(values)
+    padding = rows.values.shape[0] * rows.values.shape[-1] - len(values)
+    share = jnp.pad(share, [(0, padding)] + [(0, 0)] * (share.ndim - 1))
+    share = share.reshape(rows.values.shape[0], -1, *share.shape[1:])
+
+    def one(x: Array, weight: Array | None, share: Array) -> tuple[Any, Array]:
+        whole = (share[:, None] == jnp.arange(members)) if share.ndim == 1 else share
+        responsibilities = whole.astype(dtype) + pretend
+        if weight is not None:
+            responsibilities = responsibilities * weight[:, None]
+        stats = here.stats(x, responsibilities)
+        return (stats, jnp.sum(responsibilities.T, 1)), jnp.zeros((), dtype)
+
+    return rows.accumulate(one, share)[0]
