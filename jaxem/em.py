@@ -231,7 +231,8 @@ def floating_dtype(data: Any, model: Any) -> Any:
         dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)]
         floating = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
         if floating:
-            return jax.dtypes.canonicalize_dtype(jnp.result_type(*floating))
+            # Half precision holds data, but no factorisation and no sum of log-densities.
+            return jax.dtypes.canonicalize_dtype(jnp.result_type(jnp.float32, *floating))
     return jnp.zeros(()).dtype
 
 

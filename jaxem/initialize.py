@@ -1,5 +1,6 @@
 """Starts for EM, each one M-step away from responsibilities; deterministic in the key."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxem.data import Samples, Sequences, chunk, mask_from_lengths, refuse
+from jaxem.data import Samples, Sequences, chunk, refuse
 from jaxem.families import Categorical, optional
 from jaxem.hmm import HMM
 from jaxem.mixture import Mixture, num_features
@@ -57,11 +58,18 @@ def random_responsibilities(key: Array, family: Any, data: Any, num_components: 
     return _mixture(key, family, data, num_components, "soft")
 
 
-def hmm(key: Array, family: Any, data: Any, num_states: int) -> HMM:
-    """An HMM whose states begin at the clusters of `kmeans_plus_plus` over all time steps.
+def hmm(
+    key: Array,
+    family: Any,
+    data: Any,
+    num_states: int,
+    *,
+    start: Callable[..., Mixture] = kmeans_plus_plus,
+) -> HMM:
+    """An HMM whose states begin as the components of a mixture over all time steps.
 
-    Initial and transition probabilities are the counts of the clusters' first steps and moves, plus
-    one each.
+    Initial and transition probabilities are the counts of first steps and of moves between the
+    steps' most probable components, plus one each.
 
     Args:
         key: a PRNG key.
@@ -69,6 +77,7 @@ def hmm(key: Array, family: Any, data: Any, num_states: int) -> HMM:
         data: one sequence [T] or [T, D] (an array of symbols with two axes is [B, T]), several
             [B, T, D], a list of sequences, or `Sequences`.
         num_states: K, from 1 to the number of time steps.
+        start: the mixture's start: `kmeans_plus_plus`, `random_rows` or `random_responsibilities`.
 
     Raises:
         ValueError: data the family cannot have produced, or a K out of range.
@@ -83,20 +92,20 @@ def hmm(key: Array, family: Any, data: Any, num_states: int) -> HMM:
     sequences = _sequences(data, family)
     batch, steps = sequences.values.shape[:2]
     lengths = np.full(batch, steps) if sequences.lengths is None else np.asarray(sequences.lengths)
-    inside = np.asarray(mask_from_lengths(jnp.asarray(lengths), steps))
+    inside = np.arange(steps) < lengths[:, None]
     rows = np.asarray(sequences.values)[inside]
-    emission, _, label = _start(key, family, Samples(rows), num_states, "distant")
+    mixture = start(key, family, rows, num_states)
     path = np.full((batch, steps), -1)
-    path[inside] = np.asarray(label)
-    dtype = jax.tree.leaves(emission)[0].dtype
-    first = np.bincount(path[lengths > 0, 0], minlength=num_states) + 1
+    path[inside] = np.asarray(mixture.predict(rows))
+    first = np.bincount(path[lengths > 0, 0], minlength=num_states) + 1.0
     moves = np.ones((num_states, num_states))
-    stays = inside[:, 1:]
-    np.add.at(moves, (path[:, :-1][stays], path[:, 1:][stays]), 1)
+    follows = inside[:, 1:]
+    np.add.at(moves, (path[:, :-1][follows], path[:, 1:][follows]), 1)
+    dtype = mixture.weights.logits.dtype
     return HMM(
-        Categorical(jnp.log(jnp.asarray(first / first.sum(), dtype))),
-        Categorical(jnp.log(jnp.asarray(moves / moves.sum(1, keepdims=True), dtype))),
-        emission,
+        Categorical(jnp.asarray(np.log(first / first.sum()), dtype)),
+        Categorical(jnp.asarray(np.log(moves / moves.sum(1, keepdims=True)), dtype)),
+        mixture.components,
     )
 
 
@@ -125,41 +134,31 @@ def _as_vectors(family: Any, values: Any) -> Any:
 
 def _mixture(key: Array, family: Any, data: Any, num_components: int, seeds: str) -> Mixture:
     data = data if isinstance(data, Samples) else Samples(data)
-    components, weights, _ = _start(key, family, data, num_components, seeds)
-    return Mixture(Categorical(jnp.log(weights / jnp.sum(weights))), components)
-
-
-def _start(
-    key: Array, family: Any, data: Samples, num_members: int, seeds: str
-) -> tuple[Any, Float[Array, " K"], Int[Array, " N"]]:
-    """The family after one M-step, the counts of its members, and the hard assignment of rows."""
     values = data.values if isinstance(data.values, jax.Array) else np.asarray(data.values)
     values = _as_vectors(family, values)
     values = optional.finite_rows(values, values.shape[1:])
-    if not 1 <= num_members <= len(values):
+    if not 1 <= num_components <= len(values):
         raise ValueError(
             f"the number of components must be from 1 to the number of rows, {len(values)}; "
-            f"got {num_members}."
+            f"got {num_components}."
         )
     symbolic = _innermost(family) is Categorical
     if symbolic:
         refuse(values < 0, values, "symbol out of range", "symbols are integers from 0.")
         values = Categorical(jnp.zeros((1, int(values.max()) + 1))).validate(values)
-    pooled = family.pooled(jnp.asarray(values), num_members)
+    pooled = family.pooled(jnp.asarray(values), num_components)
     values = jnp.asarray(optional.validate(pooled, values))
     dtype = jax.tree.leaves(pooled)[0].dtype
     weight = None if data.sample_weight is None else jnp.asarray(data.sample_weight, dtype)
     if symbolic or seeds == "soft":
         count = int(values.max()) + 1 if symbolic else len(values)
-        share = jax.random.dirichlet(key, jnp.ones(num_members, dtype), (count,))
+        share = jax.random.dirichlet(key, jnp.ones(num_components, dtype), (count,))
         share = share[values] if symbolic else share
-        label = jnp.argmax(share, 1)
     else:
         features = _standardise(values.reshape(len(values), -1).astype(dtype))
-        label, share = _nearest(key, features, weight, num_members, seeds == "distant"), None
-    stats = _responsible(pooled, values, weight, label if share is None else share)
-    components, counts = pooled.maximize(stats[0]), stats[1]
-    return components, counts, label
+        share = _nearest(key, features, weight, num_components, seeds == "distant")
+    stats, counts = _responsible(pooled, values, weight, share)
+    return Mixture(Categorical(jnp.log(counts / jnp.sum(counts))), pooled.maximize(stats))
 
 
 def _standardise(features: Float[Array, "N F"]) -> Float[Array, "N F"]:
