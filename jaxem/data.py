@@ -1,7 +1,7 @@
 """Independent rows, sequences of different lengths, and the chunks an E-step walks them in."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import jax
@@ -11,13 +11,13 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
+from jaxem.pytree import pytree
 from jaxem.semiring import pairwise_sum
 
 CHUNK_ELEMENTS = 2**18  # features of one chunk: about what a core's second-level cache holds
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Samples:
     """Independent rows.
 
@@ -31,8 +31,7 @@ class Samples:
     sample_weight: Any = None  # [N], how often each row counts; None: once
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Sequences:
     """Sequences of different lengths, padded to the longest.
 
@@ -78,8 +77,7 @@ class Sequences:
         return [values[:length] for values, length in zip(self.values, self.lengths, strict=True)]
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Chunks:
     """Rows as an E-step reads them: rows innermost, in C chunks of n, centred, padded with weight
     0.

@@ -1,7 +1,7 @@
 """Expectation-maximisation.  Knows no model: a model brings its E-step and its M-step."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxem import parameters
 from jaxem.data import is_traced
+from jaxem.pytree import pytree
 
 RELATIVE_FLOOR = 1e-6  # of the smallest feature variance: the default covariance floor
 ROUNDING = 64  # units in the last place of the log-likelihood that its summation may lose
@@ -56,8 +57,7 @@ class Model(Protocol):
         ...
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Prior:
     """Pretend data, added to the statistics before the M-step: conjugate priors by what they are
     worth.
@@ -95,8 +95,7 @@ class Prior:
     floor: Any = None  # [] smallest eigenvalue of a covariance, in squared units of the data
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class EMResult:
     """A fitted model, the log-likelihood that belongs to it, and how the fit ended."""
 
@@ -132,8 +131,7 @@ class EMResult:
         return self.num_parameters * jnp.log(1.0 * num_observations) - 2 * self.log_likelihood
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class _State:
     model: Any  # where the next E-step is taken
     anchor: Any  # whose means its statistics are about

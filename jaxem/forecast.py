@@ -1,17 +1,16 @@
 """What an HMM expects of the steps to come."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxem.pytree import pytree
 from jaxem.semiring import logsumexp
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Forecast:
     """Predictive distributions: mixtures of the emission family's members."""
 

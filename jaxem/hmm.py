@@ -1,6 +1,6 @@
 """Hidden Markov models over any emission family."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any, Self
 
@@ -15,12 +15,12 @@ from jaxem.families import optional
 from jaxem.families.categorical import Categorical
 from jaxem.forecast import Forecast
 from jaxem.mixture import num_features
+from jaxem.pytree import pytree
 from jaxem.semiring import PRECISION, pairwise_sum
 from jaxem.stationary import Stationary, maximize_stationary
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class HMMStats:
     """Expected statistics of an HMM, additive over sequences."""
 
@@ -31,8 +31,7 @@ class HMMStats:
     emission: Any  # the family's statistics
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class PreparedSequences:
     """Sequences laid out for the E-step: rows in order of time, then sequence."""
 
@@ -47,8 +46,7 @@ class PreparedSequences:
         return self.rows.spread
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class HMM:
     """A hidden Markov model: initial and transition probabilities, and a family with K members.
 

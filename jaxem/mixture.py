@@ -1,6 +1,6 @@
 """Mixtures: one latent component a row."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 import jax
@@ -12,11 +12,11 @@ from jaxem import em, observations, parameters
 from jaxem.data import Chunks, Samples, chunk
 from jaxem.families import optional
 from jaxem.families.categorical import Categorical
+from jaxem.pytree import pytree
 from jaxem.semiring import softmax, times
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class MixtureStats:
     """Expected statistics of a mixture, additive over rows."""
 
@@ -24,8 +24,7 @@ class MixtureStats:
     components: Any  # the family's statistics
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Mixture:
     """p(x) = Σ_k π_k p_k(x): weights over the K members of any family.  Bishop (2006) §9.2.
 

@@ -27,7 +27,7 @@ def named_leaves(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def check_frozen(model: Any, frozen: str | Names) -> Names:
-    """The frozen names, sorted and without repetition.
+    """The frozen names, sorted; a part all of whose leaves are frozen is named itself.
 
     Raises:
         ValueError: a name is neither a leaf of the model nor a part that holds leaves.
@@ -39,9 +39,11 @@ def check_frozen(model: Any, frozen: str | Names) -> Names:
         if name not in parts:
             raise ValueError(
                 f"frozen={name!r} names no part of this {type(model).__name__}; "
-                f"its parts are {', '.join(sorted(parts | set(leaves)))}."
+                f"its parts are {', '.join(sorted(parts))}."
             )
-    return tuple(sorted(set(names)))
+    moving = [leaf for leaf in leaves if not is_frozen(leaf, names)]
+    whole = {part for part in parts if not any(is_frozen(leaf, (part,)) for leaf in moving)}
+    return tuple(sorted({*names, *whole}))
 
 
 def within(frozen: Names, part: str) -> Names | None:

@@ -1,21 +1,18 @@
 """The stationary distribution of a transition matrix as an HMM's start."""
 
-from dataclasses import dataclass
-
-import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 from jaxtyping import Array, Float
 
 from jaxem.families.categorical import Categorical
+from jaxem.pytree import pytree
 from jaxem.semiring import times
 
 ASCENT_STEPS = 30  # of L-BFGS in one M-step; any number keeps the promise that Q does not fall
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Stationary:
     """An initial distribution equal to the stationary one of the transition matrix.
 
@@ -30,18 +27,36 @@ class Stationary:
     """
 
     def log_probs(self, transition: Categorical) -> Float[Array, " K"]:
-        """log δ with δ A = δ, by the linear system δ (I − A + U) = 1 where U is all ones.
+        """log δ with δ A = δ; -inf for a transient state, NaN where δ is not unique.
 
-        Zucchini & MacDonald (2009) §1.3.2.
+        By eliminating states one after the other without a subtraction, so that the rarest state
+        keeps its digits (Grassmann, Taksar & Heyman 1985).
         """
         moves = transition.probs
-        size = len(moves)
-        system = jnp.eye(size, dtype=moves.dtype) - moves + jnp.ones_like(moves)
-        probs = jnp.linalg.solve(system.T, jnp.ones(size, moves.dtype))
-        # A transient state solves to 0 up to rounding, which may lie below it.
-        positive = probs > jnp.finfo(probs.dtype).eps
-        log_probs = jnp.log(jnp.where(positive, probs, 1))
-        return jnp.where(positive, log_probs, jnp.where(jnp.isnan(probs), jnp.nan, -jnp.inf))
+        index = jnp.arange(len(moves))
+
+        def eliminate(moves: Array, state: Array) -> tuple[Array, tuple[Array, Array]]:
+            before = index < state
+            back = jnp.where(before, moves[state], 0)
+            total = jnp.sum(back)
+            closed = total == 0  # it never returns to the states before it
+            inflow = jnp.where(before, moves[:, state], 0) / jnp.where(closed, 1, total)
+            through = jnp.where(closed, 0, inflow)[:, None] * back
+            return moves + through, (inflow, closed)
+
+        def extend(probs: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, None]:
+            state, inflow, closed = inputs
+            arrived = jnp.sum(probs * inflow)
+            alone = jnp.where(index == state, jnp.where(arrived > 0, 1, jnp.nan), 0)
+            probs = jnp.where(closed, alone, jnp.where(index == state, arrived, probs))
+            return probs / jnp.sum(probs), None
+
+        later = index[:0:-1]
+        _, (inflow, closed) = lax.scan(eliminate, moves, later)
+        first = (index == 0).astype(moves.dtype)
+        probs, _ = lax.scan(extend, first, (later, inflow, closed), reverse=True)
+        none = probs == 0
+        return jnp.where(none, -jnp.inf, jnp.log(jnp.where(none, 1, probs)))
 
     def check(self) -> None:
         """Nothing can be wrong with it."""

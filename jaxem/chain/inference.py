@@ -1,6 +1,5 @@
 """The log-normaliser of a chain, and what its gradient says: expected counts, filters, entropy."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxem.chain import log_domain, scaled
 from jaxem.chain.potentials import Chain, Potentials, lay_out, restore_batch, widen
+from jaxem.pytree import pytree
 from jaxem.semiring import logsumexp, pairwise_sum, times
 
 
@@ -98,8 +98,7 @@ def posterior(
     return log_z, counts
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Filtered:
     """What is known of each state from the observations so far; leading axis B for a batch."""
 

@@ -1,17 +1,15 @@
 """A chain of log-potentials, and the layout in which the recursions run."""
 
-from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxem.data import mask_from_lengths
+from jaxem.pytree import pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Chain:
     """Log-potentials of z_1 … z_T: any real numbers and -inf, normalised or not.
 
@@ -25,8 +23,7 @@ class Chain:
     emission: Any  # [T, K], or [B, T, K]
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Potentials:
     """A chain with time first and the batch last, which is how vector units like it.
 

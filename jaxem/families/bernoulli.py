@@ -1,6 +1,5 @@
 """Binary observations."""
 
-from dataclasses import dataclass
 from typing import Any, Self
 
 import jax
@@ -11,11 +10,11 @@ from jaxtyping import Array, Float, Int
 from jaxem import em, parameters
 from jaxem.data import is_traced, refuse
 from jaxem.families.optional import finite_rows
+from jaxem.pytree import pytree
 from jaxem.semiring import PRECISION, expected_log, times
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class BernoulliStats:
     """Expected counts of ones and of zeros."""
 
@@ -23,8 +22,7 @@ class BernoulliStats:
     failures: Float[Array, "K ..."]
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Bernoulli:
     """Independent binary features, 0 or 1, with log-odds as parameters.
 

@@ -1,6 +1,5 @@
 """Tables of probabilities: mixture weights, transition matrices, and symbols as observations."""
 
-from dataclasses import dataclass
 from typing import Any, Self
 
 import jax
@@ -10,13 +9,13 @@ from jaxtyping import Array, Float, Int
 
 from jaxem import em, parameters
 from jaxem.data import is_traced, refuse
+from jaxem.pytree import pytree
 from jaxem.semiring import PRECISION, log_normalize, times
 
 SCATTER_FROM = 1024  # symbols; below, a product with the one-hot table of a chunk is faster
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Categorical:
     """Probabilities over V alternatives on any leading axes, stored as logits.
 

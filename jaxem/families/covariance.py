@@ -100,6 +100,8 @@ def cholesky_of(covariance: Any, what: str) -> Float[Array, "... D D"]:
     factor = jnp.linalg.cholesky(covariance)
     if not is_traced(factor):
         matrix = np.asarray(covariance)
+        if not np.all(np.isfinite(matrix)):
+            raise ValueError(f"{what} must be finite, got {matrix.tolist()}.")
         scale = np.abs(matrix).max() if matrix.size else 1.0
         transposed = np.swapaxes(matrix, -1, -2)
         close = partial(np.allclose, rtol=0, atol=1e-4 * scale)

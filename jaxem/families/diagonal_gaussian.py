@@ -11,11 +11,11 @@ from jaxem import em, parameters
 from jaxem.families import moments
 from jaxem.families.moments import GaussianStats
 from jaxem.families.optional import finite_rows
+from jaxem.pytree import pytree
 from jaxem.semiring import PRECISION
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class DiagonalGaussian:
     """Normals with independent features, N(μ_kd, σ_kd²), stored as means and log standard
     deviations.

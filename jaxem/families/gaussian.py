@@ -12,11 +12,11 @@ from jaxem import em, parameters
 from jaxem.families import covariance as cov, moments
 from jaxem.families.moments import GaussianStats
 from jaxem.families.optional import finite_rows
+from jaxem.pytree import pytree
 from jaxem.semiring import PRECISION
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Gaussian:
     """Multivariate normals N(μ_k, Σ_k) with Σ_k = L_k L_kᵀ, stored as packed log-Cholesky factors.
 

@@ -10,11 +10,11 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxem import em, parameters
 from jaxem.families import optional
 from jaxem.families.categorical import Categorical
+from jaxem.pytree import pytree
 from jaxem.semiring import logsumexp, softmax
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class MixtureFamilyStats:
     """Expected counts of the inner components, and the inner family's statistics."""
 
@@ -22,8 +22,7 @@ class MixtureFamilyStats:
     components: Any  # statistics of K·M members
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class MixtureFamily:
     """Member k is Σ_m c_km p(x | component k·M + m), as in HMMs with Gaussian-mixture emissions.
 

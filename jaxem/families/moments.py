@@ -1,9 +1,7 @@
 """Statistics of Gaussian families: what the four covariance structures share."""
 
-from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -11,11 +9,11 @@ from jaxtyping import Array, Bool, Float
 
 from jaxem import em
 from jaxem.data import is_traced
+from jaxem.pytree import pytree
 from jaxem.semiring import PRECISION
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class GaussianStats:
     """Moments about the means of the members that made them, so that nothing large is subtracted.
 

@@ -1,6 +1,5 @@
 """Counts."""
 
-from dataclasses import dataclass
 from typing import Any, Self
 
 import jax
@@ -12,11 +11,11 @@ from jaxtyping import Array, Float, Int
 from jaxem import em, parameters
 from jaxem.data import is_traced, refuse
 from jaxem.families.optional import finite_rows
+from jaxem.pytree import pytree
 from jaxem.semiring import PRECISION, expected_log, times
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class PoissonStats:
     """Expected counts per member, and the base measure that makes Q a log-probability."""
 
@@ -25,8 +24,7 @@ class PoissonStats:
     log_base: Float[Array, ""]  # Σ r log x!
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class Poisson:
     """Poisson counts, with log-rates [K] for observations [N] or [K, D] for independent [N, D].
 

@@ -12,11 +12,11 @@ from jaxem import em, parameters
 from jaxem.families import covariance as cov, moments
 from jaxem.families.moments import GaussianStats
 from jaxem.families.optional import finite_rows
+from jaxem.pytree import pytree
 from jaxem.semiring import PRECISION
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@pytree
 class TiedGaussian:
     """Multivariate normals N(μ_k, Σ) with one Σ = L Lᵀ, stored as a packed log-Cholesky factor.
 
