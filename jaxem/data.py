@@ -142,8 +142,9 @@ def chunk(
     if centred:
         center, spread = _center_and_spread(values, weight)
         values = values - center
-        if weight is not None:  # what a row of weight 0 holds must not matter, NaN included
-            values = jnp.where((weight > 0)[:, None], values, 0)
+    if weight is not None:  # what a row of weight 0 holds must not matter, NaN included
+        counts = (weight > 0).reshape(-1, *[1] * (values.ndim - 1))
+        values = jnp.where(counts, values, jnp.zeros((), values.dtype))
     size = int(np.clip(CHUNK_ELEMENTS // num_features, 256, 4096))
     blocks = max(n // multiple, 1)
     per_chunk = max(size // multiple, 1)

@@ -67,8 +67,8 @@ class HMM:
         ...     jaxem.Categorical.from_probs([[0.9, 0.1], [0.1, 0.9]]),
         ...     jaxem.Poisson.from_rate([10.0, 30.0]))
         >>> result = jaxem.fit(model, jaxem.datasets.earthquakes())
-        >>> round(float(result.log_likelihood), 2), result.model.emission.rate.round(2).tolist()
-        (-341.88, [15.420000076293945, 26.020000457763672])
+        >>> print(result.log_likelihood.round(1), result.model.emission.rate.round(1))
+        -341.9 [15.4 26. ]
     """
 
     initial: Categorical | Stationary  # [K]

@@ -26,7 +26,8 @@ def rows_of(data: Any, family: Any) -> Samples:
     weight = as_array(data.sample_weight)
     if weight.shape != values.shape[:1]:
         raise ValueError(f"sample_weight must be [{len(values)}], got {list(weight.shape)}.")
-    refuse(~(weight >= 0), weight, "sample_weight must not be negative", "0 leaves a row out.")
+    bad = ~((weight >= 0) & (weight < np.inf))
+    refuse(bad, weight, "sample_weight must be finite and not negative", "0 leaves a row out.")
     if not is_traced(weight) and not np.any(weight > 0):
         raise ValueError("sample_weight is 0 everywhere: there is no row in the data.")
     return Samples(values, weight)

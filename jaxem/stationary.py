@@ -22,8 +22,8 @@ class Stationary:
     Examples:
         >>> import jax.numpy as jnp, jaxem
         >>> moves = jaxem.Categorical.from_probs(jnp.array([[0.9, 0.1], [0.3, 0.7]]))
-        >>> jnp.exp(jaxem.Stationary().log_probs(moves)).round(3).tolist()
-        [0.75, 0.25]
+        >>> print(jnp.exp(jaxem.Stationary().log_probs(moves)).round(3))
+        [0.75 0.25]
     """
 
     def log_probs(self, transition: Categorical) -> Float[Array, " K"]:

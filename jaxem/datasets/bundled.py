@@ -20,7 +20,7 @@ def old_faithful() -> Float64[np.ndarray, "272 2"]:
     Härdle, W. (1991), *Smoothing Techniques with Implementation in S*, Springer; the table that R
     calls `faithful`. Measurements, published without a licence of their own: bare facts.
     """
-    return _read("old_faithful.csv", np.float64)
+    return _read("old_faithful.csv", float)
 
 
 def earthquakes() -> Int64[np.ndarray, "107"]:
@@ -53,7 +53,7 @@ def iris() -> Float64[np.ndarray, "150 4"]:
     37 differ in the copy of the UCI repository. Measurements, published without a licence of their
     own: bare facts.
     """
-    return _read("iris.csv", np.float64)
+    return _read("iris.csv", float)
 
 
 BUNDLED: dict[str, Callable[[], np.ndarray]] = {

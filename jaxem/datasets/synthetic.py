@@ -93,9 +93,8 @@ def dishonest_casino(key: Array, num_rolls: int) -> tuple[Int[Array, " T"], Int[
     Examples:
         >>> import jax, jaxem
         >>> rolls, loaded, casino = jaxem.datasets.dishonest_casino(jax.random.key(0), 300)
-        >>> rolls.shape, casino.transition.probs.round(2).tolist()
-        ((300,), [[0.949999988079071, 0.05000000074505806], [0.10000000149011612,
-        0.8999999761581421]])
+        >>> print(rolls.shape, casino.transition.probs.round(2)[0])
+        (300,) [0.95 0.05]
     """
     model = HMM(
         Categorical.from_probs(jnp.array([0.5, 0.5])),

@@ -32,8 +32,9 @@ class Bernoulli:
     Examples:
         >>> import jax.numpy as jnp, jaxem
         >>> coins = jaxem.Bernoulli.from_probs(jnp.array([0.5, 1.0]))
-        >>> jnp.exp(coins.log_prob(jnp.array([1, 0]))).tolist()
-        [[0.5, 1.0], [0.5, 0.0]]
+        >>> print(jnp.exp(coins.log_prob(jnp.array([1, 0]))).round(3))
+        [[0.5 1. ]
+         [0.5 0. ]]
     """
 
     logits: Float[Array, "K ..."]  # log-odds of a one
