@@ -1,6 +1,12 @@
 """Expectation-maximisation in JAX: mixtures, hidden Markov models, and proof of every update."""
 
-from jaxem import chain as chain, datasets as datasets, initialize as initialize, io as io
+from jaxem import (
+    chain as chain,
+    datasets as datasets,
+    initialize as initialize,
+    io as io,
+    plots as plots,
+)
 from jaxem.data import Samples as Samples, Sequences as Sequences
 from jaxem.em import EMResult as EMResult, Prior as Prior, fit as fit
 from jaxem.families import (

@@ -142,9 +142,9 @@ def chunk(
     if centred:
         center, spread = _center_and_spread(values, weight)
         values = values - center
-    if weight is not None:  # what a row of weight 0 holds must not matter, NaN included
+    if weight is not None and n:  # what a row of weight 0 holds must not matter
         counts = (weight > 0).reshape(-1, *[1] * (values.ndim - 1))
-        values = jnp.where(counts, values, jnp.zeros((), values.dtype))
+        values = jnp.where(counts, values, values[jnp.argmax(weight > 0)])
     size = int(np.clip(CHUNK_ELEMENTS // num_features, 256, 4096))
     blocks = max(n // multiple, 1)
     per_chunk = max(size // multiple, 1)
@@ -154,7 +154,9 @@ def chunk(
     if padding:
         weight = jnp.ones(n, _float_like(values)) if weight is None else weight
         weight = jnp.pad(weight, (0, padding))
-        values = jnp.pad(values, [(0, padding)] + [(0, 0)] * (values.ndim - 1))
+        legal = values[:1] if n else jnp.zeros((1, *values.shape[1:]), values.dtype)
+        filling = jnp.broadcast_to(legal, (padding, *values.shape[1:]))
+        values = jnp.concatenate([values, filling])  # rows that any family admits
     values = jnp.moveaxis(values.reshape(num_chunks, size, *values.shape[1:]), 1, -1)
     weight = None if weight is None else weight.reshape(num_chunks, size)
     return Chunks(values, weight, center, spread, n)

@@ -16,7 +16,7 @@ from jaxem.data import is_traced
 from jaxem.pytree import pytree
 
 RELATIVE_FLOOR = 1e-6  # of the smallest feature variance: the default covariance floor
-ROUNDING = 64  # units in the last place of the log-likelihood that its summation may lose
+ROUNDING = 2 / 3  # ε to this power is the share of the log-likelihood that rounding may take
 
 RUNNING, CONVERGED, AT_RESOLUTION, OUT_OF_STEPS, NON_FINITE, FELL = range(6)
 OUTCOMES = (
@@ -24,8 +24,8 @@ OUTCOMES = (
     "converged",
     "converged to the resolution of the dtype",
     "out of steps",
-    "stopped at a non-finite log-likelihood; the last finite model is returned",
-    "stopped after the objective fell by more than rounding: the M-step is not a maximiser",
+    "stopped at a non-finite log-likelihood; the last finite model, or the start, is returned",
+    "stopped, but the objective fell on the way by more than rounding explains (see largest_fall)",
 )
 
 
@@ -167,7 +167,7 @@ def fit(
             The model is cast to its floating dtype; with integer data it keeps its own.
         prior: pretend data and the covariance floor, see `Prior`.
         tol: stop when one step gains no more than this, in nats of the whole data set.
-        max_steps: most M-steps taken.
+        max_steps: most M-steps taken; another number is another length of `trace`, and compiles.
         frozen: dotted names of the parts held fixed, such as "components.mean" or "transition".
             The rest gets its constrained maximiser.
         progress: called between blocks of ten steps with (steps so far, objective); ignored when
@@ -202,7 +202,7 @@ def fit(
     state = _start(model, dtype, max_steps)
     advance = partial(_advance, data=data, prior=prior, tol=jnp.asarray(tol, dtype), frozen=frozen)
     if progress is None or is_traced((model, data, prior, tol)):
-        state = advance(state, limit=jnp.asarray(max_steps))
+        state = advance(state, limit=jnp.asarray(int(max_steps)))
     else:
         while int(state.end) == RUNNING:
             state = advance(state, limit=state.num_steps + 10)
@@ -252,7 +252,11 @@ def _resolve(prior: Prior, data: Any, dtype: Any) -> Prior:
         prior = replace(prior, floor=RELATIVE_FLOOR * spread)
     for entry in fields(prior):
         value = getattr(prior, entry.name)
-        if entry.name in ("mean", "scatter") or is_traced(value):
+        if is_traced(value):
+            continue
+        if not np.all(np.isfinite(np.asarray(value))):
+            raise ValueError(f"Prior.{entry.name} must be finite, got {value}.")
+        if entry.name in ("mean", "scatter"):
             continue
         if not np.all(np.asarray(value) >= 0):
             raise ValueError(
@@ -332,9 +336,10 @@ def _judge(s: _State, objective: Array, tol: Array, num_terms: int) -> tuple[Arr
     broken = jnp.where(
         first, jnp.isnan(objective) | (objective == jnp.inf), ~jnp.isfinite(objective)
     )
+    rounding = jnp.finfo(objective.dtype).eps ** ROUNDING * size
     fall = jnp.where(first | ~jnp.isfinite(gain), 0, jnp.maximum(-gain, 0))
-    fell = jnp.maximum(fall, s.largest_fall) > ROUNDING * scale
-    stopped = ~first & (gain <= jnp.maximum(tol, scale)) & (-gain <= ROUNDING * scale)
+    fell = jnp.maximum(fall, s.largest_fall) > rounding
+    stopped = ~first & (gain <= jnp.maximum(tol, scale)) & (-gain <= rounding)
     end = jnp.where(tol >= scale, CONVERGED, AT_RESOLUTION)
     end = jnp.where(fell, FELL, end)
     return jnp.where(broken, NON_FINITE, jnp.where(stopped, end, RUNNING)), fall

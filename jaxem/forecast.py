@@ -21,6 +21,8 @@ class Forecast:
         """log p(x_{T+h} | x_1..T) of values [H, …], or [B, H, …], one a step."""
         event = self.emission.event_shape
         rows = jnp.asarray(x)
+        if event == (1,) and rows.shape == self.states.shape[:-1]:
+            rows = rows[..., None]
         shape = rows.shape[: rows.ndim - len(event)]
         log_probs = self.emission.log_prob(rows.reshape(-1, *event)).reshape(*shape, -1)
         log_states = jnp.log(self.states)

@@ -53,7 +53,7 @@ class HMM:
     The initial distribution is a `Categorical` [K], or `Stationary()`: the stationary distribution
     of the transition matrix, with no parameters of its own (the M-step is then a generalised one).
     The transition is a `Categorical` [K, K], or [T-1, K, K] for moves that change with time: entry
-    t moves step t to t + 1, and sequences are as long as that or shorter.
+    t moves step t to t + 1, and sequences are padded to T steps (shorter ones by `Sequences`).
 
     Data are one sequence [T, …], several of equal length [B, T, …], a list of sequences of any
     lengths, or `Sequences`.  Where one sequence comes in, results have no batch axis.
@@ -99,7 +99,7 @@ class HMM:
 
     def check(self) -> None:
         """Raise a ValueError unless the parts agree on the number of states."""
-        self.emission.check()
+        optional.check(self.emission)
         states = self.emission.num_members
         shape = np.shape(self.transition.logits)
         if len(shape) not in (2, 3) or shape[-2:] != (states, states):
@@ -123,8 +123,7 @@ class HMM:
 
     def _several(self, data: Any) -> tuple[Sequences, bool]:
         """The data as `Sequences`, and whether they came as several."""
-        if hasattr(self.emission, "check"):
-            self.check()
+        self.check()
         sequences, several = observations.sequences_of(data, self.emission)
         steps = sequences.values.shape[1]
         if not self.is_homogeneous and steps != self.transition.logits.shape[0] + 1:
@@ -151,7 +150,9 @@ class HMM:
         weight = None
         if lengths is not None:
             inside = mask_from_lengths(lengths, steps).T
-            values = jnp.where(inside.reshape(steps, batch, *[1] * (values.ndim - 2)), values, 0)
+            if values.size:  # what lies outside may hold anything: an observation in its place
+                inside_rows = inside.reshape(steps, batch, *[1] * (values.ndim - 2))
+                values = jnp.where(inside_rows, values, values[0, jnp.argmax(lengths > 0)])
             weight = inside.reshape(-1).astype(dtype)
         rows = chunk(
             values.reshape(steps * batch, *values.shape[2:]),
@@ -187,7 +188,7 @@ class HMM:
         """
         data = self.prepare(data)
         log_z, counts = chain.posterior(self._chain(data), data.lengths)
-        anchor = optional.translate((self if about is None else about).emission, data.rows.center)
+        here = optional.translate(self.emission, data.rows.center)
         num_chunks, size = data.rows.values.shape[0], data.rows.values.shape[-1]
         states = counts.emission.transpose(1, 2, 0)  # [T, K, B]
         per_chunk = size // data.num_sequences
@@ -195,14 +196,19 @@ class HMM:
         states = jnp.pad(states, ((0, padding), (0, 0), (0, 0)))
         states = states.reshape(num_chunks, per_chunk, *states.shape[1:])
 
-        def walk(form: Any) -> Any:
+        def walk(form: Any, anchor: Any) -> Any:
             def one(x: Array, _: Any, states: Array) -> tuple[Any, Array]:
                 responsibilities = states.transpose(1, 0, 2).reshape(-1, size)
-                return form.stats(x, responsibilities.T), jnp.zeros(())
+                stats = optional.stats(form, anchor, x, responsibilities.T)
+                return stats, jnp.zeros(())
 
-            return form.finish(data.rows.accumulate(one, states)[0])
+            return anchor.finish(data.rows.accumulate(one, states)[0])
 
-        emission = optional.in_best_form((anchor,), walk)
+        if about is None:
+            emission = optional.in_best_form((here,), lambda form: walk(form, form))
+        else:
+            there = optional.translate(about.emission, data.rows.center)
+            emission = optional.in_best_form((here, there), walk)
         return HMMStats(counts.initial, counts.transition, emission), pairwise_sum(log_z)
 
     def m_step(self, stats: HMMStats, prior: em.Prior, frozen: parameters.Names = ()) -> Self:

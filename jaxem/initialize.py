@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxem import em
 from jaxem.data import Samples, Sequences, chunk, refuse
-from jaxem.families import Categorical, optional
+from jaxem.families import Categorical, MixtureFamily, optional
+from jaxem.families.mixture_family import MixtureOf
 from jaxem.hmm import HMM
 from jaxem.mixture import Mixture, num_features
 
@@ -146,19 +148,51 @@ def _mixture(key: Array, family: Any, data: Any, num_components: int, seeds: str
     if symbolic:
         refuse(values < 0, values, "symbol out of range", "symbols are integers from 0.")
         values = Categorical(jnp.zeros((1, int(values.max()) + 1))).validate(values)
-    pooled = family.pooled(jnp.asarray(values), num_components)
+    # EM keeps equal components equal, so those inside a member must begin apart as well.
+    mixed = isinstance(family, MixtureOf)
+    kind, inside = (family.family, family.num_components) if mixed else (family, 1)
+    pooled = kind.pooled(jnp.asarray(values), num_components * inside)
     values = jnp.asarray(optional.validate(pooled, values))
     dtype = jax.tree.leaves(pooled)[0].dtype
     weight = None if data.sample_weight is None else jnp.asarray(data.sample_weight, dtype)
     if symbolic or seeds == "soft":
         count = int(values.max()) + 1 if symbolic else len(values)
-        share = jax.random.dirichlet(key, jnp.ones(num_components, dtype), (count,))
+        share = jax.random.dirichlet(key, jnp.ones(num_components * inside, dtype), (count,))
         share = share[values] if symbolic else share
     else:
         features = _standardise(values.reshape(len(values), -1).astype(dtype))
         share = _nearest(key, features, weight, num_components, seeds == "distant")
+        if inside > 1:
+            share = _divide(key, features, weight, share, num_components, inside)
     stats, counts = _responsible(pooled, values, weight, share)
-    return Mixture(Categorical(jnp.log(counts / jnp.sum(counts))), pooled.maximize(stats))
+    components = pooled.maximize(stats)
+    table = counts.reshape(num_components, inside)
+    counts = jnp.sum(table, 1)
+    if mixed:
+        components = MixtureFamily(Categorical(jnp.log(table / counts[:, None])), components)
+    return Mixture(Categorical(jnp.log(counts / jnp.sum(counts))), components)
+
+
+@partial(jax.jit, static_argnames=("num_members", "inside"))
+def _divide(
+    key: Array,
+    features: Array,
+    weight: Array | None,
+    label: Int[Array, " N"],
+    num_members: int,
+    inside: int,
+) -> Int[Array, " N"]:
+    """Each member's rows divided among `inside` seeds of their own: labels 0..K·M-1."""
+    weight = jnp.ones(len(features), features.dtype) if weight is None else weight
+
+    def one(label_of_rows: Array, inputs: tuple[Array, Array]) -> tuple[Array, None]:
+        key, member = inputs
+        own = label == member
+        part = _nearest(key, features, jnp.where(own, weight, 0), inside, True)
+        return jnp.where(own, member * inside + part, label_of_rows), None
+
+    keys = jax.random.split(jax.random.fold_in(key, 1), num_members)
+    return jax.lax.scan(one, label, (keys, jnp.arange(num_members)))[0]
 
 
 def _standardise(features: Float[Array, "N F"]) -> Float[Array, "N F"]:
@@ -223,4 +257,10 @@ def _responsible(
         stats = here.stats(x, responsibilities)
         return (stats, jnp.sum(responsibilities.T, 1)), jnp.zeros((), dtype)
 
-    return rows.accumulate(one, share)[0]
+    stats, counts = rows.accumulate(one, share)[0]
+    if located:
+        # The floor that `fit` has by default: collinear features must not make a singular start.
+        spread = jnp.where(jnp.isfinite(rows.spread), rows.spread, 1)
+        prior = em.cast(em.Prior(floor=em.RELATIVE_FLOOR * spread), dtype)
+        stats = jax.tree.map(jnp.add, stats, here.pretend(prior))
+    return stats, counts

@@ -51,7 +51,7 @@ class Mixture:
 
     def check(self) -> None:
         """Raise a ValueError unless the weights are [K] and the family has K members."""
-        self.components.check()
+        optional.check(self.components)
         if np.shape(self.weights.logits) != (self.components.num_members,):
             raise ValueError(
                 f"Mixture.weights must be [{self.components.num_members}] for a family with "
@@ -60,8 +60,7 @@ class Mixture:
 
     def validate(self, data: Any) -> Samples:
         """The rows as `Samples`, or a ValueError naming what is wrong with them."""
-        if hasattr(self.components, "check"):
-            self.check()
+        self.check()
         return observations.rows_of(data, self.components)
 
     def prepare(self, data: Any) -> Chunks:
@@ -92,7 +91,8 @@ class Mixture:
                 if weight is not None:
                     probs, log_evidence = probs * weight, times(weight, log_evidence)
                 counts = jnp.sum(probs, 1)
-                return (counts, anchor.stats(x, probs.T)), jnp.sum(log_evidence)
+                stats = optional.stats(form, anchor, x, probs.T)
+                return (counts, stats), jnp.sum(log_evidence)
 
             (counts, stats), log_likelihood = rows.accumulate(one)
             return MixtureStats(counts, anchor.finish(stats)), log_likelihood

@@ -17,6 +17,8 @@ def rows_of(data: Any, family: Any) -> Samples:
         ValueError: no row; what the family refuses, by row and column; weights that are negative,
             all 0, or not one a row.
     """
+    if isinstance(data, Sequences):
+        raise ValueError("a mixture takes rows, plain or as Samples, not Sequences.")
     data = data if isinstance(data, Samples) else Samples(data)
     values = optional.validate(family, data.values)
     if len(values) == 0:
@@ -42,6 +44,8 @@ def sequences_of(data: Any, family: Any) -> tuple[Sequences, bool]:
         ValueError: no sequence; lengths out of range; what the family refuses, by place.
     """
     event = family.event_shape
+    if isinstance(data, Samples):
+        raise ValueError("an HMM takes sequences, plain or as Sequences, not Samples.")
     if isinstance(data, (list, tuple)):
         data = Sequences.pack(data)
     several = isinstance(data, Sequences)
@@ -68,7 +72,8 @@ def sequences_of(data: Any, family: Any) -> tuple[Sequences, bool]:
     xp = jnp if is_traced((values, lengths)) else np
     inside = xp.arange(steps) < lengths[:, None]
     inside = inside.reshape(batch, steps, *[1] * (values.ndim - 2))
-    values = xp.where(inside, values, xp.zeros((), values.dtype))  # every family admits 0
+    if values.size:  # filled with an observation, which any family admits
+        values = xp.where(inside, values, values[xp.argmax(lengths > 0), 0])
     return Sequences(optional.validate(family, values, 2), lengths), several
 
 

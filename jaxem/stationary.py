@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from jaxem.families.categorical import Categorical
 from jaxem.pytree import pytree
-from jaxem.semiring import times
+from jaxem.semiring import PRECISION, times
 
 ASCENT_STEPS = 30  # of L-BFGS in one M-step; any number keeps the promise that Q does not fall
 
@@ -47,7 +47,7 @@ class Stationary:
         def extend(probs: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, None]:
             state, inflow, closed = inputs
             arrived = jnp.sum(probs * inflow)
-            alone = jnp.where(index == state, jnp.where(arrived > 0, 1, jnp.nan), 0)
+            alone = (index == state).astype(probs.dtype)
             probs = jnp.where(closed, alone, jnp.where(index == state, arrived, probs))
             return probs / jnp.sum(probs), None
 
@@ -55,6 +55,11 @@ class Stationary:
         _, (inflow, closed) = lax.scan(eliminate, moves, later)
         first = (index == 0).astype(moves.dtype)
         probs, _ = lax.scan(extend, first, (later, inflow, closed), reverse=True)
+        # It is unique where some state can be reached from every state.
+        reach = ((moves > 0) | (index[:, None] == index)).astype(moves.dtype)
+        for _ in range((len(moves) - 1).bit_length()):
+            reach = (jnp.dot(reach, reach, precision=PRECISION) > 0).astype(moves.dtype)
+        probs = jnp.where(jnp.any(jnp.all(reach > 0, 0)), probs, jnp.nan)
         none = probs == 0
         return jnp.where(none, -jnp.inf, jnp.log(jnp.where(none, 1, probs)))
 

@@ -84,6 +84,11 @@ def lay_out(chain: Chain, lengths: Int[Array, "..."] | None) -> Potentials:
             inside = None if inside is None else inside[:, 0]
     if inside is not None:
         emission = jnp.where(jnp.expand_dims(inside, 1), emission, 0)
+        if transition.ndim > 2:  # moves into steps that no sequence has, or not this one
+            entered = inside[1:]
+            if transition.ndim == 3 and entered.ndim == 2:
+                entered = jnp.any(entered, 1)
+            transition = jnp.where(entered[:, None, None], transition, 0)
     return Potentials(initial, transition, emission, inside)
 
 

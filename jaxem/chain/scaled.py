@@ -137,10 +137,14 @@ def counts(
     """
     beta, onward = backward(p)
     moves, _ = _moves(p)
-    states = alpha * beta
+    # Each with sum 1 first: the product of two small messages could underflow although the overlap
+    # of their directions is large.
+    scale = _reciprocal(jnp.sum(beta, 1, keepdims=True))
+    alpha = alpha * _reciprocal(jnp.sum(alpha, 1, keepdims=True))
+    states = alpha * (beta * scale)
     share = weight * _reciprocal(jnp.sum(states, 1, keepdims=True))
     states = states * share
-    left = alpha[:-1] * share[:-1]
+    left = alpha[:-1] * (share[:-1] * scale[:-1])
     if p.inside is not None:
         states = jnp.where(jnp.expand_dims(p.inside, 1), states, 0)
         left = jnp.where(jnp.expand_dims(p.inside[1:], 1), left, 0)

@@ -218,9 +218,11 @@ class GaussianFeatures:
         linear = jnp.einsum("kij,kj->ki", precision, family.mean, precision=PRECISION)
         constant = family._constant - 0.5 * jnp.sum(linear * family.mean, -1)
         quadratic = moments.outer_coefficients(-0.5 * precision)
-        diagonal = jnp.diagonal(precision, axis1=-2, axis2=-1)
         coefficients = jnp.concatenate([constant[:, None], linear, quadratic], 1)
-        return cls(family, moments.accurate(family.mean, diagonal), coefficients)
+        # Rows lie a standard deviation about the mean: correlation alone can cancel as much.
+        size = jnp.sqrt(family.mean**2 + jnp.sum(family.scale_tril**2, -1))
+        accurate = moments.accurate(size, jnp.diagonal(precision, axis1=-2, axis2=-1))
+        return cls(family, accurate, coefficients)
 
     def _features(self, x: Float[Array, "n D"]) -> Float[Array, "F n"]:
         columns = jnp.asarray(x, self.coefficients.dtype).T

@@ -60,7 +60,7 @@ class MixtureFamily:
             raise ValueError(
                 f"MixtureFamily.weights must be [K, M], got {list(jnp.shape(self.weights.logits))}."
             )
-        self.components.check()
+        optional.check(self.components)
         if self.components.num_members != self.weights.logits.size:
             raise ValueError(
                 f"MixtureFamily.weights {list(self.weights.logits.shape)} need "
@@ -86,11 +86,15 @@ class MixtureFamily:
 
     def log_prob(self, x: Array) -> Float[Array, "N K"]:
         """Log-density of every row under every member."""
-        return _plain(self).log_prob(x)
+        return self.plain_form().log_prob(x)
 
     def stats(self, x: Array, responsibilities: Float[Array, "N K"]) -> MixtureFamilyStats:
         """Each responsibility is shared among the components of its member.  Bilmes (1998) §4.2."""
-        return _plain(self).stats(x, responsibilities)
+        return self.plain_form().stats(x, responsibilities)
+
+    def plain_form(self) -> "MixtureFamilyForm":
+        """The members over the inner family itself."""
+        return MixtureFamilyForm(self, optional.plain_form(self.components))
 
     def form(self) -> "MixtureFamilyForm":
         """The members over the inner family's fast form."""
@@ -118,6 +122,18 @@ class MixtureFamily:
         return MixtureFamilyStats(
             self.weights.pretend_counts(prior.inner_weights), self.components.pretend(prior)
         )
+
+    def with_pretend(self, stats: MixtureFamilyStats, prior: em.Prior) -> MixtureFamilyStats:
+        """The statistics and those of the pretend data, as far as the inner family has any."""
+        weights = stats.weights + self.weights.pretend_counts(prior.inner_weights)
+        components = optional.with_pretend(self.components, stats.components, prior)
+        return MixtureFamilyStats(weights, components)
+
+    def log_prior(self, prior: em.Prior) -> Float[Array, ""]:
+        """Expected log-probability of the pretend data."""
+        counts = self.weights.pretend_counts(prior.inner_weights)
+        weights = self.weights.expected_log_prob(counts, self.weights)
+        return weights + optional.log_prior(self.components, prior)
 
     def sample(self, key: Array, member: Int[Array, " N"]) -> Array:
         """One row from each of the members named."""
@@ -149,10 +165,6 @@ class MixtureOf:
         return MixtureFamily(Categorical(jnp.log(weights)), components)
 
 
-def _plain(family: MixtureFamily) -> "MixtureFamilyForm":
-    return MixtureFamilyForm(family, optional.Plain(family.components))
-
-
 @dataclass(frozen=True)
 class MixtureFamilyForm:
     """Members over some form of the inner family."""
@@ -175,9 +187,16 @@ class MixtureFamilyForm:
 
     def stats(self, x: Array, responsibilities: Float[Array, "n K"]) -> MixtureFamilyStats:
         """Counts of the components, and the inner form's statistics."""
-        shared = softmax(self._log_joint(x), 1)[0] * responsibilities.T[:, None]
+        return self.stats_given(self, x, responsibilities)
+
+    def stats_given(
+        self, form: "MixtureFamilyForm", x: Array, responsibilities: Float[Array, "n K"]
+    ) -> MixtureFamilyStats:
+        """Statistics about this form's means, components being inferred by `form`."""
+        shared = softmax(form._log_joint(x), 1)[0] * responsibilities.T[:, None]
         joint = shared.reshape(-1, shared.shape[-1]).T
-        return MixtureFamilyStats(jnp.sum(shared, -1), self.inner.stats(x, joint))
+        components = optional.stats(form.inner, self.inner, x, joint)
+        return MixtureFamilyStats(jnp.sum(shared, -1), components)
 
     def finish(self, total: MixtureFamilyStats) -> MixtureFamilyStats:
         """The inner statistics finished."""

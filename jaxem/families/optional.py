@@ -48,15 +48,20 @@ def in_best_form(families: tuple[Any, ...], walk: Callable[..., Any]) -> Any:
     traced = [candidate.accurate for candidate in forms if candidate.accurate is not True]
     if not traced:
         return walk(*forms)
-    plain = tuple(Plain(family) for family in families)
+    plain = tuple(plain_form(family) for family in families)
     return lax.cond(
         functools.reduce(jnp.logical_and, traced), lambda: walk(*forms), lambda: walk(*plain)
     )
 
 
+def plain_form(family: Any) -> Any:
+    """The family as the form of itself."""
+    return family.plain_form() if hasattr(family, "plain_form") else Plain(family)
+
+
 def form(family: Any) -> Any:
     """The family's fast form; the family itself if it has none."""
-    return family.form() if hasattr(family, "form") else Plain(family)
+    return family.form() if hasattr(family, "form") else plain_form(family)
 
 
 def translate(family: Any, center: Array | None) -> Any:
@@ -69,6 +74,22 @@ def is_located(family: Any) -> bool:
     return hasattr(family, "translate") and getattr(family, "is_located", True)
 
 
+def stats(form: Any, anchor: Any, x: Array, responsibilities: Array) -> Any:
+    """Statistics about the means of `anchor` where `form` is what the rows are explained by.
+
+    The two differ in a second pass; what is latent inside a member is then inferred by `form`.
+    """
+    if hasattr(anchor, "stats_given"):
+        return anchor.stats_given(form, x, responsibilities)
+    return anchor.stats(x, responsibilities)
+
+
+def check(family: Any) -> None:
+    """The family's own check of its shapes, if it has one."""
+    if hasattr(family, "check"):
+        family.check()
+
+
 def near(family: Any, proposal: Any) -> Array:
     """Whether the step to `proposal` kept its digits; without a location it always does."""
     return family.near(proposal) if hasattr(family, "near") else jnp.asarray(True)
@@ -79,13 +100,23 @@ def maximize(family: Any, stats: Any, prior: em.Prior, part: str, frozen: parame
     inner = parameters.within(frozen, part)
     if inner is None:
         return family
-    if hasattr(family, "pretend"):
-        stats = jax.tree.map(jnp.add, stats, family.pretend(prior))
+    stats = with_pretend(family, stats, prior)
     return family.maximize(stats, inner) if inner else family.maximize(stats)
+
+
+def with_pretend(family: Any, stats: Any, prior: em.Prior) -> Any:
+    """The statistics and those of the pretend data, where the family knows what to pretend."""
+    if hasattr(family, "with_pretend"):
+        return family.with_pretend(stats, prior)
+    if hasattr(family, "pretend"):
+        return jax.tree.map(jnp.add, stats, family.pretend(prior))
+    return stats
 
 
 def log_prior(family: Any, prior: em.Prior) -> Array | float:
     """Expected log-probability of the part's pretend data."""
+    if hasattr(family, "log_prior"):
+        return family.log_prior(prior)
     if not hasattr(family, "pretend"):
         return 0.0
     return family.expected_log_prob(family.pretend(prior), family)
@@ -123,4 +154,9 @@ def finite_rows(x: Any, event_shape: tuple[int, ...], leading: int = 1) -> Any:
     if jnp.issubdtype(x.dtype, jnp.floating):
         bad = ~np.isfinite(x) if isinstance(x, np.ndarray) else ~jnp.isfinite(x)
         refuse(bad, x, "data must be finite", "drop or repair that row.", leading)
+        # A square must be finite too, in the dtype that JAX will compute in.
+        limit = float(
+            jnp.finfo(jnp.promote_types(jax.dtypes.canonicalize_dtype(x.dtype), "f4")).max
+        )
+        refuse(abs(x) > limit**0.5 / 2, x, "data are too large", "rescale that column.", leading)
     return x

@@ -1,0 +1,3 @@
+"""The command line: `jaxem fit`, `jaxem predict` and `jaxem sample`."""
+
+from jaxem.cli.entry import main as main

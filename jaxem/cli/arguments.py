@@ -1,0 +1,218 @@
+"""What may stand on the command line.  Imports nothing heavy: `jaxem --help` must be quick."""
+
+import argparse
+from importlib import metadata
+from typing import NoReturn
+
+MODELS = (
+    "gaussian-mixture",
+    "poisson-mixture",
+    "bernoulli-mixture",
+    "categorical-mixture",
+    "gaussian-hmm",
+    "poisson-hmm",
+    "bernoulli-hmm",
+    "categorical-hmm",
+    "gmm-hmm",
+)
+COVARIANCES = ("full", "tied", "diagonal", "spherical")
+
+DATA_HELP = """\
+DATA is a .csv, .npy, .npz or .parquet file, or the name of a bundled data set
+(old_faithful, earthquakes, iris).
+  .csv      cells separated by commas.  The first line is a header if none of its
+            cells is a number.  In messages a row is a line of the file, from 1.
+  .npy      one array, [N] or [N, D].
+  .npz      one array, or `values` and optional `lengths`: [N], [N, D], or padded
+            sequences [B, T, D] ([B, T] with lengths [B]).
+  .parquet  a table.
+Columns have the names of the header, and numbers from 1.
+"""
+MODELS_HELP = """\
+Gaussian models take real numbers, Poisson ones counts, Bernoulli ones 0 and 1,
+categorical ones a single column of symbols 0, 1, 2, ...; gmm-hmm is a hidden
+Markov model with a Gaussian mixture in every state.  (One column of symbols
+cannot tell more than one component of a categorical-mixture apart.)
+"""
+STATUS_HELP = """\
+exit status: 0 done; 1 no start led to a sound fit (nothing is written then);
+2 bad input, told in one line (nothing is written then); 130 interrupted.
+"""
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments as a namespace with `command` in it.
+
+    Raises:
+        ValueError: arguments that do not fit; the message is one line.
+        SystemExit: after `--help` and `--version`.
+    """
+    parser = argparse.ArgumentParser(
+        prog="jaxem",
+        description="Fit mixtures and hidden Markov models by expectation-maximisation.",
+        epilog=STATUS_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    version = f"jaxem {metadata.version('jaxem')}"
+    parser.add_argument("--version", action="version", version=version)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.error = _refuse_as(f"jaxem {name}")
+        return made
+
+    parser.error = _refuse_as("jaxem")
+    _fit_arguments(command("fit", "fit a model to data", DATA_HELP + "\n" + MODELS_HELP))
+    _predict_arguments(command("predict", "the component or state of every row, as CSV", DATA_HELP))
+    _sample_arguments(command("sample", "rows drawn from a model, as CSV", ""))
+    return parser.parse_args(argv)
+
+
+def _fit_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"{parser.epilog}\n{STATUS_HELP}"
+    parser.add_argument("data", metavar="DATA", help="a file or a bundled data set, see below")
+    parser.add_argument(
+        "--model", required=True, choices=MODELS, metavar="MODEL", help=", ".join(MODELS)
+    )
+    parser.add_argument(
+        "--components",
+        required=True,
+        type=_positive,
+        metavar="K",
+        help="components, or hidden states",
+    )
+    parser.add_argument(
+        "--covariance",
+        choices=COVARIANCES,
+        help="of the Gaussians (default: full; for gmm-hmm within every state)",
+    )
+    parser.add_argument(
+        "--mixtures",
+        type=_positive,
+        metavar="M",
+        help="gmm-hmm: components in a state (default: 2)",
+    )
+    _data_options(parser)
+    parser.add_argument(
+        "--restarts",
+        type=_positive,
+        default=1,
+        metavar="R",
+        help="starts to fit from; the best fit is kept (default: 1)",
+    )
+    _seed_option(parser, "the starts")
+    parser.add_argument(
+        "--tol",
+        type=_not_negative,
+        default=1e-6,
+        metavar="NATS",
+        help="stop when a step gains no more log-likelihood than this (default: 1e-6)",
+    )
+    parser.add_argument(
+        "--max-steps",
+        type=_positive,
+        default=1000,
+        metavar="S",
+        help="steps at most (default: 1000)",
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "float64"), default="float64", help="default: float64"
+    )
+    parser.add_argument("-o", "--out", metavar="FILE", help="write the model, such as model.npz")
+    parser.add_argument(
+        "--plot", metavar="FILE", help="draw data and model: .png, .pdf or .svg (needs matplotlib)"
+    )
+
+
+def _predict_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"""\
+One row comes out per row of DATA, in order: the column of sequence ids if there
+is one; the component (mixtures: the most probable one; counted from 0) or the
+state (hidden Markov models: on the most probable path); and its probability given
+the data.  A row that the model rules out has -1 and probability 0.
+
+{parser.epilog}
+{STATUS_HELP}"""
+    parser.add_argument("model", metavar="MODEL", help="a file that `jaxem fit --out` wrote")
+    parser.add_argument("data", metavar="DATA", help="a file or a bundled data set, see below")
+    _data_options(parser)
+    _out_option(parser)
+
+
+def _sample_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"""\
+A mixture gives N independent rows, a hidden Markov model one sequence of N steps.
+Columns: x1, x2, ... and the component or state (from 0) that each row came from.
+
+{STATUS_HELP}"""
+    parser.add_argument("model", metavar="MODEL", help="a file that `jaxem fit --out` wrote")
+    parser.add_argument("-n", type=_positive, required=True, metavar="N", help="how many rows")
+    _seed_option(parser, "the draw")
+    _out_option(parser)
+
+
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--columns",
+        metavar="A,B",
+        help="the columns to use, by name or by number from 1 (default: all but --sequence)",
+    )
+    parser.add_argument(
+        "--sequence", metavar="COLUMN", help="rows with the same entry here are one sequence"
+    )
+
+
+def _seed_option(parser: argparse.ArgumentParser, of: str) -> None:
+    parser.add_argument(
+        "--seed", type=_seed, default=0, metavar="SEED", help=f"determines {of} (default: 0)"
+    )
+
+
+def _out_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o", "--out", metavar="FILE", help="write here (default: to standard output)"
+    )
+
+
+def _refuse_as(program: str):
+    def refuse(message: str) -> NoReturn:
+        raise ValueError(f"{message}; see `{program} --help`")
+
+    return refuse
+
+
+def _positive(text: str) -> int:
+    return _whole(text, 1, 2**31 - 1)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0, 2**31 - 1)
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number of {least} or more, got {text!r}"
+        )
+    return number
+
+
+def _not_negative(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of 0 or more, got {text!r}")
+    return number

@@ -1,0 +1,52 @@
+"""The picture that `jaxem fit --plot` writes."""
+
+import io
+import os
+from typing import Any
+
+import numpy as np
+
+from jaxem import plots
+from jaxem.cli.table import Table
+from jaxem.mixture import Mixture
+
+
+def check(path: str | None) -> None:
+    """Refuse, before the fit, a picture that could not be made after it.
+
+    Raises:
+        ValueError: matplotlib is not installed, or knows no files with this ending.
+    """
+    if path is None:
+        return
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ModuleNotFoundError:
+        raise ValueError('--plot needs matplotlib: pip install "jaxem[plots]"') from None
+    known = FigureCanvasBase.get_supported_filetypes()
+    if _ending(path) not in known:
+        raise ValueError(
+            f"--plot {path}: unknown kind of picture; expected one of "
+            f"{', '.join('.' + ending for ending in sorted(known))}"
+        )
+
+
+def draw(model: Any, table: Table, values: np.ndarray, path: str) -> bytes:
+    """The picture as the bytes of a file of the kind that `path` ends in.
+
+    `values` are the rows as the model takes them.  Of several sequences the first is drawn.
+    """
+    if isinstance(model, Mixture):
+        axes = plots.mixture(model, values, names=table.columns)
+    else:
+        rows = table.groups()[0]
+        axes = plots.hmm(model, values[rows], names=table.columns)
+        if table.ids is not None:
+            axes.set_xlabel(f"step of sequence {table.ids[rows[0]]}")
+    content = io.BytesIO()
+    axes.figure.savefig(content, format=_ending(path))
+    return content.getvalue()
+
+
+def _ending(path: str) -> str:
+    return os.path.splitext(path)[1].lower().removeprefix(".")

@@ -1,0 +1,276 @@
+"""Pictures of a fitted model and its data, drawn with matplotlib.
+
+Every function draws on the axes it is given, or on those of a new figure, and returns them; the
+figure is their `.figure`.  Nothing here touches pyplot: in a notebook make `axes.figure` the last
+expression of a cell; in a program call `axes.figure.savefig(path)`.  Colours are those of Okabe &
+Ito (2008), told apart by colour-blind eyes; markers, hatches and line styles differ as well, so
+that a picture can be read in grey.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxem.families import Bernoulli, Categorical, MixtureFamily, Poisson
+from jaxem.hmm import HMM
+from jaxem.mixture import Mixture
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#000000", "#F0E442")
+MARKERS = "os^Dv<>P"
+LINES = ("-", "--", "-.", ":")
+HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "oo", "**")
+GREY = "#888888"
+ELLIPSES = ((1, "-"), (2, "--"))  # standard deviations, line
+RIBBON = 0.08  # of the height of the axes
+
+
+def mixture(
+    model: Mixture, values: Any, *, names: Sequence[str] | None = None, ax: Any = None
+) -> Any:
+    """Axes with the rows of `values` and the components of a mixture.
+
+    Gaussian components: of one feature a histogram under the component densities; of two a scatter
+    with ellipses one and two standard deviations from the means; of more the same in the plane of
+    the first two principal axes.  Counts, symbols: observed and fitted frequencies (of the first
+    column).  Zeros and ones: the share of ones in every column.
+
+    Args:
+        model: the mixture.
+        values: rows [N, D] or [N].
+        names: of the D columns; default "column 1", ...
+        ax: matplotlib axes; default those of a new figure.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+        ValueError: components that are mixtures themselves.
+    """
+    values = np.asarray(values)
+    columns = values.reshape(len(values), -1)
+    names = _names(names, columns.shape[1])
+    ax = _axes() if ax is None else ax
+    if isinstance(model.components, MixtureFamily):
+        raise ValueError("components that are mixtures themselves cannot be drawn; flatten them.")
+    if isinstance(model.components, Bernoulli):
+        _shares(ax, model, columns, names)
+    elif isinstance(model.components, Poisson | Categorical):
+        _frequencies(ax, model, columns[:, 0], names[0])
+    elif columns.shape[1] == 1:
+        _densities(ax, model, columns, names[0])
+    else:
+        _scatter(ax, model, columns, names)
+    _finish(ax, num_columns=4)
+    return ax
+
+
+def hmm(
+    model: HMM,
+    values: Any,
+    *,
+    names: Sequence[str] | None = None,
+    ax: Any = None,
+    max_steps: int = 2000,
+) -> Any:
+    """Axes with one sequence and, in a ribbon below it, its most probable path of states.
+
+    The black bars are the expected values in the states of that path.  Of several columns the
+    first is drawn.
+
+    Args:
+        model: the hidden Markov model.
+        values: one sequence, [T, D] or [T].
+        names: of the D columns; default "column 1", ...
+        ax: matplotlib axes; default those of a new figure.
+        max_steps: draw the first so many steps.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    values = np.asarray(values)
+    path = np.asarray(model.viterbi(values)[1])[:max_steps]
+    columns = values.reshape(len(values), -1)[:max_steps]
+    names = _names(names, columns.shape[1])
+    ax = _axes(8.0) if ax is None else ax
+    series, steps = columns[:, 0], np.arange(len(path))
+    symbolic = isinstance(_innermost(model.emission), Categorical)
+    link = "none" if symbolic else "-"
+    ax.plot(steps, series, color=GREY, linestyle=link, linewidth=0.8, marker=".", markersize=3)
+    starts = np.flatnonzero(np.diff(path, prepend=-2))
+    lengths = np.diff(starts, append=len(path))
+    level = _levels(model.emission)
+    if level is not None:
+        expected = np.where(path >= 0, level[path], np.nan)[starts]
+        ax.hlines(expected, starts - 0.5, starts + lengths - 0.5, color="black", linewidth=1.6)
+    _ribbon(ax, path[starts], starts, lengths, model.num_states)
+    low, high = float(series.min()), float(series.max())
+    room = max(high - low, 1e-9 * max(abs(high), 1))
+    ax.set_ylim(low - 2 * RIBBON * room, high + 0.05 * room)
+    ax.set_xlim(-0.5, len(path) - 0.5)
+    if np.all(series == np.round(series)):
+        ax.yaxis.get_major_locator().set_params(integer=True)
+    ax.set_xlabel("step")
+    ax.set_ylabel(names[0])
+    _finish(ax, num_columns=8)
+    return ax
+
+
+def _axes(width: float = 6.4) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'pictures need matplotlib: pip install "jaxem[plots]"', name="matplotlib"
+        ) from error
+    return Figure(figsize=(width, 4.4), layout="constrained", dpi=150).subplots()
+
+
+def _finish(ax: Any, num_columns: int, most_entries: int = 20) -> None:
+    """A legend above the axes, where it hides nothing, with the data first."""
+    ax.spines[["top", "right"]].set_visible(False)
+    entries = sorted(
+        zip(*ax.get_legend_handles_labels(), strict=True), key=lambda e: e[1] != "data"
+    )
+    if len(entries) <= most_entries:
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+        ax.legend(
+            *zip(*entries, strict=True),
+            ncols=num_columns,
+            fontsize=9,
+            frameon=False,
+            columnspacing=1.4,
+            **place,
+        )
+
+
+def _names(names: Sequence[str] | None, width: int) -> list[str]:
+    return [f"column {i + 1}" for i in range(width)] if names is None else [str(n) for n in names]
+
+
+def _innermost(family: Any) -> Any:
+    return family.components if isinstance(family, MixtureFamily) else family
+
+
+def _scatter(ax: Any, model: Mixture, rows: np.ndarray, names: list[str], most: int = 5000) -> None:
+    mean = np.asarray(model.components.mean)
+    covariance = np.asarray(model.components.covariance)
+    member = np.asarray(model.predict(rows))
+    covariance = np.broadcast_to(covariance, (len(mean), *covariance.shape[-2:]))
+    if rows.shape[1] > 2:
+        center = rows.mean(0)
+        _, size, axes = np.linalg.svd(rows - center, full_matrices=False)
+        share = size**2 / np.sum(size**2)
+        names = [f"principal axis {i + 1} ({share[i]:.0%} of the variance)" for i in range(2)]
+        axes = axes[:2].T
+        rows, mean = (rows - center) @ axes, (mean - center) @ axes
+        covariance = axes.T @ covariance @ axes
+    shown = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int))
+    for k in range(len(mean)):
+        colour = COLOURS[k % len(COLOURS)]
+        own = shown[member[shown] == k]
+        ax.scatter(
+            rows[own, 0], rows[own, 1], s=14, marker=MARKERS[k % len(MARKERS)], color=colour,
+            alpha=0.55, linewidths=0, label=f"component {k}",
+        )  # fmt: skip
+        _ellipses(ax, mean[k], covariance[k])
+    for radius, line in ELLIPSES:
+        ax.plot([], [], color="black", linestyle=line, linewidth=1.2, label=f"{radius} s.d.")
+    ax.set_xlabel(names[0])
+    ax.set_ylabel(names[1])
+
+
+def _ellipses(ax: Any, mean: np.ndarray, covariance: np.ndarray) -> None:
+    from matplotlib.patches import Ellipse
+
+    variance, axes = np.linalg.eigh(covariance)  # smaller first
+    angle = np.degrees(np.arctan2(axes[1, 1], axes[0, 1]))
+    minor, major = np.sqrt(np.maximum(variance, 0))
+    for radius, line in ELLIPSES:
+        style = {"facecolor": "none", "edgecolor": "black", "linestyle": line, "linewidth": 1.2}
+        size = 2 * radius * major, 2 * radius * minor
+        ax.add_patch(Ellipse(tuple(mean), *size, angle=angle, **style))
+    ax.plot(*mean, marker="+", color="black", markersize=9, markeredgewidth=1.6, linestyle="none")
+
+
+def _densities(ax: Any, model: Mixture, rows: np.ndarray, name: str) -> None:
+    bins = int(np.clip(np.sqrt(len(rows)), 10, 60))
+    ax.hist(rows[:, 0], bins=bins, density=True, color="#DDDDDD", edgecolor="white", label="data")
+    low, high = float(rows.min()), float(rows.max())
+    room = 0.05 * (high - low)
+    grid = np.linspace(low - room, high + room, 500)
+    _curves(ax, model, grid, np.asarray(model.components.log_prob(jnp.asarray(grid[:, None]))))
+    ax.set_xlabel(name)
+    ax.set_ylabel("density")
+
+
+def _frequencies(ax: Any, model: Mixture, column: np.ndarray, name: str, most: int = 200) -> None:
+    """Relative frequencies of whole numbers, observed and fitted."""
+    column = column.astype(int)
+    family = model.components
+    symbolic = isinstance(family, Categorical)
+    first = 0 if symbolic else int(column.min())
+    last = family.logits.shape[-1] - 1 if symbolic else int(column.max())
+    if not symbolic and np.ndim(family.log_rate) == 2:
+        family = Poisson(family.log_rate[:, 0])
+    width = -(-(last + 1 - first) // most)  # numbers that share a bar
+    edges = np.arange(first, last + 1 + width, width) - 0.5
+    ax.hist(column, edges, density=True, color="#DDDDDD", edgecolor="white", label="data")
+    support = np.arange(first, last + 1, width)
+    _curves(ax, model, support, np.asarray(family.log_prob(jnp.asarray(support))))
+    ax.set_xlabel(name)
+    ax.set_ylabel("frequency")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _curves(ax: Any, model: Mixture, at: np.ndarray, log_probs: np.ndarray) -> None:
+    """The weighted components and their sum."""
+    parts = np.exp(log_probs) * np.asarray(model.weights.probs)
+    ax.plot(at, parts.sum(1), color=GREY, linewidth=4, alpha=0.6, label="mixture")
+    for k in range(parts.shape[1]):
+        style = {"color": COLOURS[k % len(COLOURS)], "linestyle": LINES[1 + k % 3]}
+        ax.plot(at, parts[:, k], label=f"component {k}", **style)
+
+
+def _shares(ax: Any, model: Mixture, rows: np.ndarray, names: list[str]) -> None:
+    """Shares of ones by column, observed and of every component."""
+    probs = np.asarray(model.components.probs).reshape(-1, rows.shape[1])
+    place = np.arange(rows.shape[1])
+    ax.bar(place, rows.mean(0), color="#DDDDDD", label="data")
+    for k, shares in enumerate(probs):
+        colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
+        ax.plot(
+            place, shares, color=colour, marker=marker, linestyle="none", label=f"component {k}"
+        )
+    if len(names) <= 12:
+        ax.set_xticks(place, names, rotation=0 if sum(map(len, names)) < 50 else 45)
+    ax.set_ylim(-0.03, 1.03)
+    ax.set_ylabel("share of ones")
+
+
+def _levels(family: Any) -> np.ndarray | None:
+    """The expected first feature of every member; None for symbols."""
+    inner = _innermost(family)
+    if isinstance(inner, Categorical):
+        return None
+    if isinstance(inner, Poisson):
+        level = inner.rate
+    else:
+        level = inner.probs if isinstance(inner, Bernoulli) else inner.mean
+    level = np.asarray(level).reshape(inner.num_members, -1)[:, 0]
+    if inner is family:
+        return level
+    weights = np.asarray(family.weights.probs)
+    return np.sum(weights * level.reshape(weights.shape), axis=1)
+
+
+def _ribbon(
+    ax: Any, states: np.ndarray, starts: np.ndarray, lengths: np.ndarray, num_states: int
+) -> None:
+    """Runs of states as bars at the foot of the axes."""
+    for k in range(num_states):
+        runs = [(start - 0.5, length) for start, length in zip(starts, lengths, strict=True)]
+        runs = [run for run, state in zip(runs, states, strict=True) if state == k]
+        look = {"facecolor": COLOURS[k % len(COLOURS)], "hatch": HATCHES[k % len(HATCHES)]}
+        place = ax.get_xaxis_transform()  # steps across, shares of the height up
+        look |= {"edgecolor": "white", "linewidth": 0.3, "transform": place}
+        ax.broken_barh(runs, (0, RIBBON), label=f"state {k}", **look)

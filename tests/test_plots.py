@@ -1,0 +1,127 @@
+"""The pictures: what is drawn, where, and that nothing is cut off or hidden."""
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+import jaxem
+from jaxem import plots
+
+pytest.importorskip("matplotlib")
+
+HALF = jaxem.Categorical.from_probs(np.array([0.5, 0.5]))
+STAY = jaxem.Categorical.from_probs(np.array([[0.9, 0.1], [0.1, 0.9]]))
+MEANS = np.array([[0.0, 0.0, 0.0], [5.0, 5.0, 1.0]])
+ROWS = np.random.default_rng(0).normal(size=(24, 3)) + MEANS[np.arange(24) // 6 % 2]
+COUNTS = np.random.default_rng(1).poisson(3, 24)
+
+
+def gaussians(size: int) -> Any:
+    return jaxem.Gaussian.from_moments(MEANS[:, :size], np.stack([np.eye(size)] * 2))
+
+
+def legend(axes: Any) -> list[str]:
+    return [entry.get_text() for entry in axes.get_legend().get_texts()]
+
+
+def assert_nothing_overlaps(axes: Any) -> None:
+    """The legend lies inside the figure and outside the data."""
+    figure = axes.figure
+    figure.canvas.draw()
+    box = axes.get_legend().get_window_extent()
+    assert box.y0 >= axes.bbox.y1 - 1
+    assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_gaussian_mixture_is_a_histogram_a_scatter_or_its_principal_plane(size: int) -> None:
+    model = jaxem.Mixture(HALF, gaussians(size))
+    axes = plots.mixture(model, ROWS[:, :size], names=["u", "v", "w"][:size])
+    assert_nothing_overlaps(axes)
+    if size == 1:
+        assert legend(axes) == ["data", "mixture", "component 0", "component 1"]
+        assert axes.get_xlabel() == "u"
+        area = sum(bar.get_width() * bar.get_height() for bar in axes.patches)
+        assert area == pytest.approx(1)
+    else:
+        assert legend(axes) == ["component 0", "component 1", "1 s.d.", "2 s.d."]
+        assert len(axes.patches) == 4
+        shown = sum(len(points.get_offsets()) for points in axes.collections)
+        assert shown == len(ROWS)
+    if size == 2:
+        assert (axes.get_xlabel(), axes.get_ylabel()) == ("u", "v")
+    if size == 3:
+        assert axes.get_xlabel().startswith("principal axis 1")
+
+
+def test_an_ellipse_lies_along_the_covariance_of_its_component() -> None:
+    covariance = np.array([[4.0, 1.9], [1.9, 1.0]])
+    family = jaxem.Gaussian.from_moments(np.zeros((2, 2)), np.stack([covariance] * 2))
+    ellipse = plots.mixture(jaxem.Mixture(HALF, family), ROWS[:, :2]).patches[0]
+    variance, axes = np.linalg.eigh(covariance)
+    assert ellipse.width == pytest.approx(2 * np.sqrt(variance[1]), rel=1e-4)
+    assert ellipse.height == pytest.approx(2 * np.sqrt(variance[0]), rel=1e-3)
+    slope = np.tan(np.radians(ellipse.angle))
+    assert slope == pytest.approx(axes[1, 1] / axes[0, 1], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "family, values",
+    [
+        (jaxem.Poisson.from_rate(np.array([2.0, 9.0])), COUNTS),
+        (jaxem.Poisson.from_rate(np.array([[2.0, 1.0], [9.0, 1.0]])), np.stack([COUNTS] * 2, 1)),
+        (jaxem.Poisson.from_rate(np.array([2.0, 9e4])), COUNTS * 10_000),
+        (jaxem.Categorical.from_probs(np.full((2, 12), 1 / 12)), COUNTS),
+        (jaxem.Bernoulli.from_probs(np.array([[0.1, 0.5], [0.9, 0.5]])), ROWS[:, :2] > 0),
+    ],
+)
+def test_a_discrete_mixture_is_observed_beside_fitted(family: Any, values: Any) -> None:
+    axes = plots.mixture(jaxem.Mixture(HALF, family), values)
+    assert legend(axes)[0] == "data" and "component 1" in legend(axes)
+    assert len(axes.patches) <= 201
+    assert_nothing_overlaps(axes)
+
+
+def test_a_hidden_markov_model_is_a_series_over_a_ribbon_of_its_states() -> None:
+    model = jaxem.HMM(HALF, STAY, gaussians(2))
+    axes = plots.hmm(model, ROWS[:, :2], names=["u", "v"])
+    assert legend(axes) == ["state 0", "state 1"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "u")
+    lowest_point = axes.transData.transform((0, ROWS[:, 0].min()))[1]
+    ribbon_top = axes.transAxes.transform((0, plots.RIBBON))[1]
+    assert lowest_point > ribbon_top
+    assert_nothing_overlaps(axes)
+
+
+def test_a_long_sequence_shows_its_beginning() -> None:
+    rates = jaxem.Poisson.from_rate(np.array([2.0, 9.0]))
+    axes = plots.hmm(jaxem.HMM(HALF, STAY, rates), COUNTS, max_steps=10)
+    assert len(axes.lines[0].get_xdata()) == 10
+
+
+def test_symbols_and_mixtures_inside_states_are_drawn() -> None:
+    symbols = jaxem.Categorical.from_probs(np.full((2, 12), 1 / 12))
+    axes = plots.hmm(jaxem.HMM(HALF, STAY, symbols), COUNTS)
+    assert legend(axes) == ["state 0", "state 1"]
+    both = jaxem.Categorical.from_probs(np.full((2, 1), 1.0))
+    inside = jaxem.MixtureFamily(both, gaussians(1))
+    axes = plots.hmm(jaxem.HMM(HALF, STAY, inside), ROWS[:, :1])
+    assert legend(axes) == ["state 0", "state 1"]
+
+
+def test_axes_that_are_given_are_drawn_on_and_pyplot_is_left_alone() -> None:
+    from matplotlib.figure import Figure
+
+    loaded = "matplotlib.pyplot" in sys.modules
+    axes = Figure().subplots()
+    model = jaxem.Mixture(HALF, gaussians(2))
+    assert plots.mixture(model, ROWS[:, :2], ax=axes) is axes
+    assert ("matplotlib.pyplot" in sys.modules) == loaded
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ModuleNotFoundError, match=r"jaxem\[plots\]"):
+        plots.mixture(jaxem.Mixture(HALF, gaussians(2)), ROWS[:, :2])

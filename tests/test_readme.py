@@ -1,0 +1,84 @@
+"""What the README shows runs and prints what it says."""
+
+import contextlib
+import io
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import configuration_restored
+
+from jaxem.cli import main
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def blocks() -> list[tuple[str, str, str | None]]:
+    """Language and text of every block of code, and the block of output right after it."""
+    fence = r"```(\w+)\n(.*?)```\n"
+    found = re.finditer(fence + r"(?:\n```text\n(.*?)```)?", README.read_text("utf-8"), re.DOTALL)
+    return [(one[1], one[2], one[3]) for one in found if one[1] != "text"]
+
+
+PYTHON = [(code, shown) for language, code, shown in blocks() if language == "python"]
+SHELL = [(code, shown) for language, code, shown in blocks() if language == "sh"]
+
+
+@pytest.fixture
+def process(tmp_path: Path, monkeypatch: Any) -> Iterator[None]:
+    """An empty directory, and JAX's configuration as it was before `main` set it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)
+    with configuration_restored():
+        yield
+
+
+@pytest.mark.parametrize("number", range(len(PYTHON)))
+def test_a_python_block_prints_what_is_shown_below_it(number: int) -> None:
+    code, shown = PYTHON[number]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, f"README.md, block {number}", "exec"), {"__name__": "__main__"})
+    assert shown is not None
+    assert printed.getvalue() == shown
+
+
+def test_the_commands_run_one_after_the_other(process: None, capsys: Any) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("pandas")
+    for code, shown in SHELL:
+        printed = ""
+        for line in code.replace("\\\n", " ").splitlines():
+            program, *arguments = shlex.split(line, comments=True)
+            assert program == "jaxem"
+            status = main(arguments)
+            captured = capsys.readouterr()
+            assert (status, captured.err) == (0, "")
+            printed += captured.out
+        if shown is not None:
+            assert printed == shown
+    assert {"model.npz", "fit.png", "states.csv"} <= {path.name for path in Path().iterdir()}
+
+
+def test_the_readme_has_examples_of_both_kinds_and_its_links_lead_somewhere() -> None:
+    assert len(PYTHON) >= 2 and len(SHELL) >= 1
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text("utf-8")):
+        assert (README.parent / target).exists(), target
+
+
+def test_the_names_in_the_table_exist() -> None:
+    import jaxem
+    from jaxem import plots
+
+    table = re.findall(r"^\| (\w[\w ]*) \| (.*) \|$", README.read_text("utf-8"), re.MULTILINE)
+    for _, names in table:
+        place: Any = jaxem
+        for name in re.findall(r"`([\w.]+)(?:\(\))?`", names):
+            *owner, last = name.split(".")
+            if owner:
+                place = plots if owner == ["plots"] else getattr(jaxem, owner[0])
+            assert hasattr(place, last), name
