@@ -426,7 +426,7 @@ def law_expected_log_prob(s: Members) -> None:
 
 
 def law_stationary(s: Members) -> None:
-    """The M-step leaves Q without slope along every leaf that is not frozen, and those as they were."""
+    """The M-step leaves Q without slope along every free leaf, and the frozen ones as they were."""
     best = MAXIMIZE(s.family, s.stats, parameters.check_frozen(s.family, s.frozen))
     assert_kept(best, s.family, s.frozen)
     assert_flat(Q_SLOPE(s.family, s.stats, best), s.frozen, dtype=s.dtype, scale=10 * N)
@@ -436,10 +436,13 @@ def law_maximum(s: Members) -> None:
     """No other parameters have a higher Q: neither near ones nor far ones."""
     best = MAXIMIZE(s.family, s.stats)
     rng = np.random.default_rng(5)
-    near = [
-        jax.tree.map(lambda leaf: leaf + size * rng.normal(size=leaf.shape).astype(s.dtype), best)
-        for size in np.repeat([1e-2, 0.1, 1.0], 5)
-    ]
+
+    def moved(size: float) -> Any:
+        return jax.tree.map(
+            lambda leaf: leaf + size * rng.normal(size=leaf.shape).astype(s.dtype), best
+        )
+
+    near = [moved(size) for size in np.repeat([1e-2, 0.1, 1.0], 5)]
     top = float(Q(s.family, s.stats, best))
     slack = 100 * np.finfo(s.dtype).eps * abs(top)
     for candidate in (*near, *s.others, s.family):

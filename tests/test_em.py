@@ -103,7 +103,7 @@ def test_impossible_data_end_the_fit_at_minus_infinity():
 
 
 def test_a_start_with_an_impossible_row_may_still_lead_somewhere():
-    """One member rules the row out, the prior's pretend counts do not change that; the other may."""
+    """One member rules the row out, and pretend counts do not change that; the other may."""
     table = np.array([[0.0, -np.inf, -np.inf], [0.0, 0.0, 0.0]])
     model = jaxem.Mixture(jaxem.Categorical(np.array([0.0, -5.0])), jaxem.Categorical(table))
     result = fit(cast(model, np.float32), np.array([0, 0, 1, 2]))
@@ -196,7 +196,7 @@ def test_the_scale_of_the_data_does_not_matter(scale, dtype):
     x = (scale * ROWS).astype(dtype)
     other = fit(normal_mixture(scale * mean, scale**2 * sign, dtype), x, tol=1e-3)
     assert one.converged and other.converged
-    close = dict(rtol=1e4 * np.finfo(dtype).eps)
+    close = {"rtol": 1e4 * np.finfo(dtype).eps}
     np.testing.assert_allclose(other.model.weights.probs, one.model.weights.probs, **close)
     np.testing.assert_allclose(
         other.model.components.mean, scale * one.model.components.mean, **close

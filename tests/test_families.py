@@ -250,7 +250,7 @@ CONTROLS = [
 
 
 def as_broken(family: Any, cls: type) -> Any:
-    return cls(**{name: leaf for name, leaf in parameters.named_leaves(family)})
+    return cls(**dict(parameters.named_leaves(family)))
 
 
 @pytest.mark.parametrize(("law", "cls", "frozen"), CONTROLS, ids=by_name)
@@ -487,7 +487,7 @@ def test_families_are_made_from_natural_parameters():
     dtype, rng = np.float32, np.random.default_rng(10)
     mean, root = rng.normal(size=(2, 3)), rng.normal(size=(2, 3, 3))
     covariance = np.einsum("kij,klj->kil", root, root) + np.eye(3)
-    close = dict(rtol=100 * np.finfo(dtype).eps, atol=100 * np.finfo(dtype).eps)
+    close = {"rtol": 100 * np.finfo(dtype).eps, "atol": 100 * np.finfo(dtype).eps}
     mean, covariance = mean.astype(dtype), covariance.astype(dtype)
     full = jaxem.Gaussian.from_moments(mean, covariance)
     np.testing.assert_allclose(full.covariance, covariance, **close)

@@ -22,7 +22,7 @@ def by_name(thing: Any) -> str:
     return getattr(thing, "__name__", str(thing))
 
 
-# A family is a mixture's business as far as its six methods go: for the others these are slow tests.
+# A family is a mixture's business as far as its six methods go: the others' tests are slow ones.
 SOME = ["Gaussian", "SphericalGaussian", "Categorical", "rows of Poisson", "mixture of Gaussian"]
 MIXTURES = [
     pytest.param(name, marks=[] if kind.family in SOME else pytest.mark.slow)
