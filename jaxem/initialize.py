@@ -258,7 +258,7 @@ def _responsible(
         return (stats, jnp.sum(responsibilities.T, 1)), jnp.zeros((), dtype)
 
     stats, counts = rows.accumulate(one, share)[0]
-    if located:
+    if rows.spread is not None:
         # The floor that `fit` has by default: collinear features must not make a singular start.
         spread = jnp.where(jnp.isfinite(rows.spread), rows.spread, 1)
         prior = em.cast(em.Prior(floor=em.RELATIVE_FLOOR * spread), dtype)

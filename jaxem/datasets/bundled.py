@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib import resources
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -62,7 +63,7 @@ BUNDLED: dict[str, Callable[[], np.ndarray]] = {
 """What the command line knows by name: name of the table -> function that reads it."""
 
 
-def _read(file_name: str, dtype: type[np.generic]) -> np.ndarray:
+def _read(file_name: str, dtype: Any) -> np.ndarray:
     """Rows of a table of numbers that lies beside this file, without its line of column names."""
     with resources.files("jaxem.datasets").joinpath(file_name).open(encoding="utf-8") as table:
         return np.loadtxt(table, dtype=dtype, delimiter=",", skiprows=1)
