@@ -52,8 +52,8 @@ def viterbi(
     path = _trace_back(
         p, messages, jnp.argmax(last, 0), lambda log_origin, _: jnp.argmax(log_origin, 0)
     )
-    score = _score(p, path)
-    path = jnp.where(jnp.isneginf(score), NO_STATE, path)
+    score = jnp.where(jnp.isnan(last[0]), jnp.nan, _score(p, path))  # NaN anywhere has reached all
+    path = jnp.where(score > -jnp.inf, path, NO_STATE)
     return restore_batch(score, chain), _batch_first(path, chain)
 
 
@@ -150,6 +150,9 @@ def k_best(
         return new, origin
 
     first = p.initial + p.emission[0]
+    if p.inside is not None:  # a chain of no steps has one path, not one a state
+        only = jnp.full_like(first, -jnp.inf).at[0].set(0)
+        first = jnp.where(p.inside[0], first, only)
     message = jnp.full((k, *first.shape), -jnp.inf, first.dtype).at[0].set(first)
     last, origins = lax.scan(step, message, (p.emission[1:], p.per_step, p.inside_rest))
     score, slot = best(last.reshape(k * states, *first.shape[1:]), 0.0)
@@ -165,8 +168,8 @@ def k_best(
     if p.inside is not None:
         path = jnp.where(p.inside[:, None], path, NO_STATE)
     weight = jax.vmap(lambda one: _score(p, one), 1)(path)
-    weight = jnp.where(jnp.isneginf(score), -jnp.inf, weight)
-    path = jnp.where(jnp.isneginf(weight), NO_STATE, path)
+    weight = jnp.where(jnp.isfinite(score), weight, score)  # -inf: no such path; NaN stays NaN
+    path = jnp.where(weight[None] > -jnp.inf, path, NO_STATE)
     if weight.ndim == 2:
         weight, path = weight.T, path.transpose(2, 1, 0)
         return weight, path

@@ -65,6 +65,8 @@ def lay_out(chain: Chain, lengths: Int[Array, "..."] | None) -> Potentials:
     initial, transition, emission = (
         jnp.asarray(part) for part in (chain.initial, chain.transition, chain.emission)
     )
+    dtype = jnp.result_type(initial, transition, emission)
+    initial, transition, emission = (part.astype(dtype) for part in (initial, transition, emission))
     check_shapes(initial, transition, emission, lengths)
     inside = None
     if emission.ndim == 2:

@@ -5,9 +5,10 @@ normal number is lost, and a path that is lost too early may be the only one to 
 `is_exact` proves, chain by chain, that what was lost cannot matter; where it cannot prove it, the
 caller turns to `log_domain`.  There are two proofs.
 
-Dense: if every move has at least a share a of the largest, a state's share lost to underflow is at
-most K·tiny of a total of at least a, and no state's future is better than another's by more than
-1/a.  Each step then loses at most K·tiny/a² of the likelihood.
+Dense: if every move has at least a share a of the largest, a message's sum is at least a, and at
+least a² before it is divided by the sum before; underflow takes at most K·tiny from it; and no
+state's future is better than another's by more than 1/a.  So each step loses at most K·tiny/a³ of
+the likelihood.
 
 Floored: a second pass each way raises every normalised message to at least δ, more than underflow
 can have taken from it.  Its messages α⁺ and β⁺ bound the true ones from above, so the share of all
@@ -167,16 +168,18 @@ def is_exact(p: Potentials) -> Bool[Array, ""]:
     tiny, eps = float(info.tiny), float(info.eps)
     size = p.num_steps * p.emission.shape[1]
     moves, _ = _moves(p)
-    dense = jnp.min(moves, initial=1) >= (size * tiny / eps) ** 0.5
+    dense = jnp.min(moves, initial=1) >= (size * tiny / eps) ** (1 / 3)
     floor = tiny / eps**2
 
     def bounded() -> Array:
         alpha, totals, _ = forward(p, floor)
         beta, _ = backward(p, floor)
         sums = jnp.sum(beta, 1)
+        # On the way forward a message is multiplied before it is divided by its sum.
+        raw = totals * jnp.concatenate([jnp.ones_like(totals[:1]), totals[:-1]])
         # Underflow takes at most K·tiny from a message: less than the floor gives, if it was not
         # near 0 altogether.
-        unharmed = jnp.minimum(totals, sums) >= 4 * p.emission.shape[1] * tiny / floor
+        unharmed = jnp.minimum(raw, sums) >= 4 * p.emission.shape[1] * tiny / floor
         above = jnp.maximum(alpha * jnp.expand_dims(_reciprocal(totals), 1), floor)
         below = jnp.maximum(beta * jnp.expand_dims(_reciprocal(sums), 1), floor)
         lost = 2 * p.emission.shape[1] * floor / jnp.sum(above * below, 1)
