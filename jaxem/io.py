@@ -15,14 +15,11 @@ checksum finds damage, not malice: whoever can write the file can write another 
 however made, runs code: classes come from one table, arrays are read with `allow_pickle=False`.
 """
 
-import contextlib
 import hashlib
 import io
 import json
 import math
 import os
-import secrets
-import shutil
 import zipfile
 from dataclasses import fields
 from typing import Any, BinaryIO
@@ -34,6 +31,7 @@ from jaxem import families
 from jaxem.data import is_traced
 from jaxem.hmm import HMM
 from jaxem.mixture import Mixture
+from jaxem.replacement import replace_file
 from jaxem.stationary import Stationary
 
 FORMAT_VERSION = 1
@@ -92,7 +90,7 @@ def save(path: str | os.PathLike, model: Any) -> None:
     header = {"format": _FORMAT, "version": FORMAT_VERSION, "model": _describe(model, "", leaves)}
     _check_fit(model)
     header["sha256"] = _checksum(header, leaves)
-    _replace(os.path.realpath(os.fsdecode(path)), header, leaves)
+    replace_file(path, lambda file: _write(file, header, leaves))
 
 
 def load(path: str | os.PathLike) -> Any:
@@ -166,35 +164,6 @@ def _checksum(header: dict[str, Any], leaves: dict[str, np.ndarray]) -> str:
     for path in sorted(leaves):
         digest.update(leaves[path].tobytes())
     return digest.hexdigest()
-
-
-def _replace(target: str, header: dict[str, Any], leaves: dict[str, np.ndarray]) -> None:
-    replaces = os.path.exists(target)
-    if replaces:
-        if not os.path.isfile(target):
-            raise ValueError(f"{target!r} is a directory or a device; expected a file's name.")
-        open(target, "r+b").close()  # a read-only file refuses here, as it would any writer
-    directory = os.path.dirname(target)
-    temporary = os.path.join(directory, f".jaxem-{secrets.token_hex(8)}.tmp")
-    file = open(temporary, "xb")  # the usual permissions, unlike tempfile's
-    try:
-        with file:
-            _write(file, header, leaves)
-            if replaces:
-                shutil.copymode(target, temporary)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    with contextlib.suppress(OSError):  # Windows and some file systems cannot sync a directory
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _write(file: BinaryIO, header: dict[str, Any], leaves: dict[str, np.ndarray]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxem import em, io
 from jaxem.cli import models, output, picture, report
 from jaxem.cli.read import read
+from jaxem.replacement import replace_file
 
 UNSOUND = 1
 SAME_OPTIMUM = 0.01  # nats: fits as close as this are statistically one
@@ -38,7 +39,8 @@ def run(arguments: Namespace) -> int:
         io.save(arguments.out, best.model)
         lines.append(f"{'model in':<{report.LABEL}}{arguments.out}")
     if arguments.plot is not None:
-        output.write(arguments.plot, picture.draw(best.model, table, rows, arguments.plot))
+        drawn = picture.draw(best.model, table, rows, arguments.plot)
+        replace_file(arguments.plot, lambda file: file.write(drawn))
         lines.append(f"{'picture in':<{report.LABEL}}{arguments.plot}")
     print("\n".join(lines), flush=True)  # last: the reader of a pipe may have gone away
     return 0

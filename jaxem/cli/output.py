@@ -1,12 +1,11 @@
 """Writing a file whole or not at all."""
 
-import contextlib
 import os
-import secrets
-import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
+
+from jaxem.replacement import replace_file
 
 
 def check(path: str | None, option: str, others: Sequence[str | None]) -> None:
@@ -31,22 +30,6 @@ def check(path: str | None, option: str, others: Sequence[str | None]) -> None:
         raise ValueError(f"{option} {path}: no permission to write there")
 
 
-def write(path: str, content: bytes) -> None:
-    """Replace what is at `path` in one step; after an error it is as it was."""
-    target = os.path.realpath(path)
-    temporary = os.path.join(os.path.dirname(target), f".jaxem-{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:  # the usual permissions, unlike tempfile's
-            file.write(content)
-        if os.path.exists(target):
-            shutil.copymode(target, temporary)
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
 def write_csv(path: str | None, header: Sequence[str], columns: Sequence[Any]) -> None:
     """Columns of text as CSV, to a file or, without a path, to standard output."""
     rows = [header, *zip(*columns, strict=True)]
@@ -55,7 +38,7 @@ def write_csv(path: str | None, header: Sequence[str], columns: Sequence[Any]) -
         sys.stdout.write(text)
         sys.stdout.flush()  # a reader that has gone away shows here, inside `main`
     else:
-        write(path, text.encode())
+        replace_file(path, lambda file: file.write(text.encode()))
 
 
 def _quoted(cell: str) -> str:
