@@ -114,10 +114,10 @@ def check_shapes(initial: Array, transition: Array, emission: Array, lengths: An
         raise ValueError(f"lengths must be {batch}, one a chain, got {list(jnp.shape(lengths))}.")
 
 
-def restore_batch(per_chain: Array, chain: Chain, axis: int = 0) -> Array:
+def restore_batch(per_chain: Array, chain: Chain) -> Array:
     """Put back the batch axis of one that `lay_out` took away."""
     lost = jnp.ndim(chain.emission) == 3 and jnp.shape(chain.emission)[0] == 1
-    return jnp.expand_dims(per_chain, axis) if lost else per_chain
+    return per_chain[None] if lost else per_chain
 
 
 def widen(transition: Array, like: Array) -> Array:
