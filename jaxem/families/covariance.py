@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -10,6 +11,9 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from jaxem.data import is_traced
+from jaxem.semiring import PRECISION
+
+SMALL = 16  # features up to which a factorisation is our own
 
 
 def pack(scale_tril: Float[Array, "... D D"]) -> Float[Array, "... P"]:
@@ -51,12 +55,67 @@ def log_determinant(log_cholesky: Float[Array, "... P"]) -> Float[Array, "..."]:
     return 2 * jnp.sum(log_cholesky[..., np.cumsum(np.arange(1, size + 1)) - 1], -1)
 
 
+@jax.custom_jvp
 def inverse(scale_tril: Float[Array, "... D D"]) -> Float[Array, "... D D"]:
     """Inverse of a lower triangular factor."""
-    identity = jnp.broadcast_to(
-        jnp.eye(scale_tril.shape[-1], dtype=scale_tril.dtype), scale_tril.shape
-    )
-    return solve_triangular(scale_tril, identity, lower=True)
+    size = scale_tril.shape[-1]
+    identity = jnp.eye(size, dtype=scale_tril.dtype)
+    if size > SMALL:
+        return solve_triangular(
+            scale_tril, jnp.broadcast_to(identity, scale_tril.shape), lower=True
+        )
+
+    def step(rows: Array, inputs: tuple[Array, Array]) -> tuple[Array, None]:
+        factor, unit = inputs  # one row of each
+        here = unit == 1
+        rest = unit - jnp.sum(factor[..., :, None] * rows, -2)
+        row = rest / jnp.sum(jnp.where(here, factor, 0), -1)[..., None]
+        return jnp.where(here[:, None], row[..., None, :], rows), None
+
+    rows = jnp.moveaxis(scale_tril, -2, 0)
+    return lax.scan(step, jnp.zeros_like(scale_tril), (rows, identity))[0]
+
+
+@inverse.defjvp
+def _inverse_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    whiten = inverse(*primals)
+    return whiten, -_product(_product(whiten, jnp.tril(tangents[0])), whiten)
+
+
+@jax.custom_jvp
+def cholesky(covariance: Float[Array, "... D D"]) -> Float[Array, "... D D"]:
+    """Lower triangular factor of a symmetric matrix; NaN in it where that is not positive definite.
+
+    Small matrices are factored column by column for the whole batch at once.  LAPACK's batched
+    kernels are no faster there and, two at a time on a CPU of few cores, wait for each other for
+    ever (jaxlib 0.10); and derivatives are products, so that no batch of directions is factored.
+    """
+    size = covariance.shape[-1]
+    if size > SMALL:
+        return jnp.linalg.cholesky(covariance)
+    index = jnp.arange(size)
+
+    def step(rest: Array, j: Array) -> tuple[Array, Array]:
+        column = jnp.take(rest, j, -1)
+        pivot = jnp.sqrt(jnp.take(column, j, -1))[..., None]
+        column = jnp.where(index < j, 0, column / pivot)
+        return rest - column[..., :, None] * column[..., None, :], column
+
+    return jnp.moveaxis(lax.scan(step, covariance, index)[1], 0, -1)
+
+
+@cholesky.defjvp
+def _cholesky_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    factor = cholesky(*primals)
+    whiten = inverse(factor)
+    change = 0.5 * (tangents[0] + jnp.swapaxes(tangents[0], -1, -2))
+    inside = _product(_product(whiten, change), jnp.swapaxes(whiten, -1, -2))
+    half = 0.5 * jnp.eye(factor.shape[-1], dtype=factor.dtype)
+    return factor, _product(factor, jnp.tril(inside, -1) + half * inside)
+
+
+def _product(a: Array, b: Array) -> Array:
+    return jnp.einsum("...ij,...jk->...ik", a, b, precision=PRECISION)
 
 
 def floored_cholesky(
@@ -69,8 +128,8 @@ def floored_cholesky(
     a singular covariance with floor 0, give NaN.
     """
     margin = floor * jnp.eye(covariance.shape[-1], dtype=covariance.dtype)
-    above = jnp.isfinite(_diagonal_sum(jnp.linalg.cholesky(covariance - margin)))
-    factor = jnp.linalg.cholesky(covariance)
+    above = jnp.isfinite(_diagonal_sum(cholesky(covariance - margin)))
+    factor = cholesky(covariance)
 
     def raised() -> Array:
         values, vectors = jnp.linalg.eigh(covariance)
@@ -97,7 +156,7 @@ def cholesky_of(covariance: Any, what: str) -> Float[Array, "... D D"]:
     covariance = jnp.asarray(covariance)
     if covariance.ndim < 2 or covariance.shape[-1] != covariance.shape[-2]:
         raise ValueError(f"{what} must have shape [..., D, D], got {list(covariance.shape)}.")
-    factor = jnp.linalg.cholesky(covariance)
+    factor = cholesky(covariance)
     if not is_traced(factor):
         matrix = np.asarray(covariance)
         if not np.all(np.isfinite(matrix)):
