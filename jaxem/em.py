@@ -197,8 +197,8 @@ def fit(
     frozen = parameters.check_frozen(model, frozen)
     dtype = floating_dtype(data, model)
     model = cast(model, dtype)
-    data = _prepare(model, data)
-    prior = _resolve(Prior() if prior is None else prior, data, dtype)
+    data = prepare(model, data)
+    prior = resolve(Prior() if prior is None else prior, data, dtype)
     state = _start(model, dtype, max_steps)
     advance = partial(_advance, data=data, prior=prior, tol=jnp.asarray(tol, dtype), frozen=frozen)
     if progress is None or is_traced((model, data, prior, tol)):
@@ -240,11 +240,12 @@ def cast(model: Any, dtype: Any) -> Any:
 
 
 @jax.jit
-def _prepare(model: Any, data: Any) -> Any:
+def prepare(model: Any, data: Any) -> Any:
+    """What the model makes of the data once a fit, compiled."""
     return model.prepare(data)
 
 
-def _resolve(prior: Prior, data: Any, dtype: Any) -> Prior:
+def resolve(prior: Prior, data: Any, dtype: Any) -> Prior:
     """The prior in the data's dtype, its relative floor made absolute."""
     if prior.floor is None:
         spread = getattr(data, "spread", None)

@@ -1,6 +1,6 @@
 """Hidden Markov models over any emission family."""
 
-from dataclasses import field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxem import chain, em, observations, parameters
-from jaxem.data import Chunks, Sequences, chunk, mask_from_lengths
+from jaxem.data import Sequences
 from jaxem.families import optional
 from jaxem.families.categorical import Categorical
 from jaxem.forecast import Forecast
-from jaxem.mixture import num_features
+from jaxem.prepared_sequences import PreparedSequences
 from jaxem.pytree import pytree
-from jaxem.semiring import PRECISION, pairwise_sum
+from jaxem.semiring import PRECISION, pairwise_sum, relative_entropy, times
 from jaxem.stationary import Stationary, maximize_stationary
 
 
@@ -29,21 +29,6 @@ class HMMStats:
         Array, "... K K"
     ]  # expected number of i -> j moves, summed over steps if shared
     emission: Any  # the family's statistics
-
-
-@pytree
-class PreparedSequences:
-    """Sequences laid out for the E-step: rows in order of time, then sequence."""
-
-    rows: Chunks  # T·B rows, what lies outside a sequence replaced by its center
-    lengths: Int[Array, " B"] | None
-    num_steps: int = field(metadata={"static": True})  # T
-    num_sequences: int = field(metadata={"static": True})  # B
-
-    @property
-    def spread(self) -> Array | None:
-        """The smallest positive variance of a feature."""
-        return self.rows.spread
 
 
 @pytree
@@ -139,46 +124,19 @@ class HMM:
         if isinstance(data, PreparedSequences):
             return data
         data = data if isinstance(data, Sequences) else self.validate(data)
-        dtype = em.floating_dtype(data, self)
-        located = optional.is_located(self.emission)
-        values = jnp.asarray(data.values)
-        if located or jnp.issubdtype(values.dtype, jnp.floating):
-            values = values.astype(dtype)
-        batch, steps = values.shape[:2]
-        lengths = None if data.lengths is None else jnp.asarray(data.lengths)
-        values = jnp.swapaxes(values, 0, 1)
-        weight = None
-        if lengths is not None:
-            inside = mask_from_lengths(lengths, steps).T
-            if values.size:  # what lies outside may hold anything: an observation in its place
-                inside_rows = inside.reshape(steps, batch, *[1] * (values.ndim - 2))
-                values = jnp.where(inside_rows, values, values[0, jnp.argmax(lengths > 0)])
-            weight = inside.reshape(-1).astype(dtype)
-        rows = chunk(
-            values.reshape(steps * batch, *values.shape[2:]),
-            weight,
-            num_features=num_features(self.emission),
-            centred=located,
-            multiple=batch,
-        )
-        return PreparedSequences(rows, lengths, steps, batch)
+        return PreparedSequences.of(data, self.emission, em.floating_dtype(data, self))
 
     def _log_likelihoods(self, data: PreparedSequences) -> Float[Array, "B T K"]:
         """log p(x_t | z_t = k) of every step, whatever it is outside a sequence."""
-        here = optional.translate(self.emission, data.rows.center)
-        size = data.rows.values.shape[-1] // data.num_sequences
+        here = optional.translate(self.emission, data.center)
 
         def walk(form: Any) -> Array:
-            def one(x: Array) -> Array:  # -> [steps of the chunk, K, B]
-                columns = form.log_prob(x).T
-                return columns.reshape(-1, size, data.num_sequences).transpose(1, 0, 2)
+            return data.rows.map(lambda x: data.by_step(form.log_prob(x).T))
 
-            return data.rows.map(one)
+        return data.gather(optional.in_best_form((here,), walk))
 
-        stacked = optional.in_best_form((here,), walk)
-        return stacked.reshape(-1, *stacked.shape[2:])[: data.num_steps].transpose(2, 0, 1)
-
-    def _chain(self, data: PreparedSequences) -> chain.Chain:
+    def potentials(self, data: PreparedSequences) -> chain.Chain:
+        """The log-potentials of prepared data."""
         return chain.Chain(self.log_initial, self.transition.log_probs, self._log_likelihoods(data))
 
     def e_step(self, data: Any, about: Any = None) -> tuple[HMMStats, Float[Array, ""]]:
@@ -187,19 +145,13 @@ class HMM:
         O(B·T·K) memory beyond the data.  Bishop (2006) 13.12-13.20, 13.33, 13.43.
         """
         data = self.prepare(data)
-        log_z, counts = chain.posterior(self._chain(data), data.lengths)
-        here = optional.translate(self.emission, data.rows.center)
-        num_chunks, size = data.rows.values.shape[0], data.rows.values.shape[-1]
-        states = counts.emission.transpose(1, 2, 0)  # [T, K, B]
-        per_chunk = size // data.num_sequences
-        padding = num_chunks * per_chunk - data.num_steps
-        states = jnp.pad(states, ((0, padding), (0, 0), (0, 0)))
-        states = states.reshape(num_chunks, per_chunk, *states.shape[1:])
+        log_z, counts = chain.posterior(self.potentials(data), data.lengths)
+        here = optional.translate(self.emission, data.center)
+        states = data.scatter(counts.emission)
 
         def walk(form: Any, anchor: Any) -> Any:
             def one(x: Array, _: Any, states: Array) -> tuple[Any, Array]:
-                responsibilities = states.transpose(1, 0, 2).reshape(-1, size)
-                stats = optional.stats(form, anchor, x, responsibilities.T)
+                stats = optional.stats(form, anchor, x, data.by_row(states).T)
                 return stats, jnp.zeros(())
 
             return anchor.finish(data.rows.accumulate(one, states)[0])
@@ -207,7 +159,7 @@ class HMM:
         if about is None:
             emission = optional.in_best_form((here,), lambda form: walk(form, form))
         else:
-            there = optional.translate(about.emission, data.rows.center)
+            there = optional.translate(about.emission, data.center)
             emission = optional.in_best_form((here, there), walk)
         return HMMStats(counts.initial, counts.transition, emission), pairwise_sum(log_z)
 
@@ -218,18 +170,30 @@ class HMM:
         the better of the old matrix and the closed form without the start (generalised EM).
         Bishop (2006) 13.18-13.23.
         """
-        emission = optional.maximize(self.emission, stats.emission, prior, "emission", frozen)
+        stats = self.with_pretend(stats, prior)
+        emission = optional.maximize(self.emission, stats.emission, "emission", frozen)
         initial, transition = self.initial, self.transition
-        moves = stats.transition + transition.pretend_counts(prior.transition)
         free = parameters.within(frozen, "transition") is not None
         if isinstance(initial, Stationary):
             if free:
-                transition = maximize_stationary(transition, moves, stats.initial)
+                transition = maximize_stationary(transition, stats.transition, stats.initial)
         else:
             if parameters.within(frozen, "initial") is not None:
-                initial = initial.maximize(stats.initial + initial.pretend_counts(prior.initial))
-            transition = transition.maximize(moves) if free else transition
+                initial = initial.maximize(stats.initial)
+            transition = transition.maximize(stats.transition) if free else transition
         return replace(self, initial=initial, transition=transition, emission=emission)
+
+    def with_pretend(self, stats: HMMStats, prior: em.Prior) -> HMMStats:
+        """The statistics and those of the pretend data: what the M-step maximises over."""
+        initial = stats.initial
+        if not isinstance(self.initial, Stationary):
+            initial = initial + self.initial.pretend_counts(prior.initial)
+        moves = stats.transition + self.transition.pretend_counts(prior.transition)
+        return HMMStats(initial, moves, optional.with_pretend(self.emission, stats.emission, prior))
+
+    def member_counts(self, stats: HMMStats) -> Float[Array, " K"]:
+        """How many observations each state explains."""
+        return stats.initial + jnp.sum(stats.transition, tuple(range(stats.transition.ndim - 1)))
 
     def near(self, proposal: Self) -> Bool[Array, ""]:
         """Whether the proposal's means are close in its own standard deviations."""
@@ -237,19 +201,60 @@ class HMM:
 
     def expected_log_prob(self, stats: HMMStats, candidate: Self) -> Float[Array, ""]:
         """Q(candidate | self) from statistics that self made.  Bishop (2006) 13.12, 13.17."""
-        start = Categorical(candidate.log_initial)
         return (
-            start.expected_log_prob(stats.initial, start)
+            jnp.sum(times(stats.initial, candidate.log_initial))
             + self.transition.expected_log_prob(stats.transition, candidate.transition)
             + self.emission.expected_log_prob(stats.emission, candidate.emission)
         )
+
+    def posterior_entropy(self, data: Any) -> Float[Array, ""]:
+        """Entropy in nats of p(z | x), summed over sequences; z is all that is latent.
+
+        ℓ = Q + entropy at the posterior (Bishop 2006, 9.74).
+        """
+        data = self.prepare(data)
+        potentials = self.potentials(data)
+        here = optional.translate(self.emission, data.center)
+
+        def entropy(form: Any, x: Array) -> Array:
+            log_q = optional.log_inner(form, x)
+            return -jnp.sum(times(jnp.exp(log_q), log_q), 1)
+
+        def walk(form: Any) -> Array:
+            return _inside(data, _smooth(potentials, data.lengths), partial(entropy, form))
+
+        states = pairwise_sum(chain.entropy(potentials, data.lengths))
+        return states + optional.in_best_form((here,), walk)
+
+    def posterior_divergence(self, data: Any, other: Self) -> Float[Array, ""]:
+        """KL(p(z | x, self) ‖ p(z | x, other)) in nats, summed over sequences.
+
+        z is all that is latent: the paths, and inside the states what is latent given them.  A sum
+        of non-negative terms, right also where the two hardly differ.
+        """
+        data = self.prepare(data)
+        potentials = self.potentials(data)
+        here = optional.translate(self.emission, data.center)
+        there = optional.translate(other.emission, data.center)
+
+        def divergence(here: Any, there: Any, x: Array) -> Array:
+            return jnp.sum(
+                relative_entropy(optional.log_inner(here, x), optional.log_inner(there, x)), 1
+            )
+
+        def walk(here: Any, there: Any) -> Array:
+            smoothed = _smooth(potentials, data.lengths)
+            return _inside(data, smoothed, partial(divergence, here, there))
+
+        states = pairwise_sum(chain.divergence(potentials, other.potentials(data), data.lengths))
+        return states + optional.in_best_form((here, there), walk)
 
     def log_prior(self, prior: em.Prior) -> Float[Array, ""]:
         """Expected log-probability of the pretend data; a stationary start has none of its own."""
         total = self.transition.expected_log_prob(
             self.transition.pretend_counts(prior.transition), self.transition
         )
-        if isinstance(self.initial, Categorical):
+        if not isinstance(self.initial, Stationary):
             total += self.initial.expected_log_prob(
                 self.initial.pretend_counts(prior.initial), self.initial
             )
@@ -343,7 +348,16 @@ class HMM:
 @partial(jax.jit, static_argnames="function")
 def _on_chain(model: HMM, data: Sequences, function: Any) -> Any:
     prepared = model.prepare(data)
-    return function(model._chain(prepared), lengths=prepared.lengths)
+    return function(model.potentials(prepared), lengths=prepared.lengths)
+
+
+def _inside(data: PreparedSequences, states: Array, terms: Any) -> Array:
+    """Σ_t Σ_k γ_t(k) · terms(x_t)_k, chunk by chunk: what is latent inside the states."""
+
+    def one(x: Array, _: Any, states: Array) -> tuple[tuple, Array]:
+        return (), jnp.sum(times(data.by_row(states), terms(x)))
+
+    return data.rows.accumulate(one, data.scatter(states))[1]
 
 
 def _smooth(potentials: chain.Chain, lengths: Array | None) -> Array:
@@ -357,19 +371,19 @@ def _transition_counts(potentials: chain.Chain, lengths: Array | None) -> Array:
 @partial(jax.jit, static_argnames="k")
 def _k_best(model: HMM, data: Sequences, k: int) -> Any:
     prepared = model.prepare(data)
-    return chain.k_best(model._chain(prepared), k, prepared.lengths)
+    return chain.k_best(model.potentials(prepared), k, prepared.lengths)
 
 
 @jax.jit
 def _sample_posterior(model: HMM, data: Sequences, key: Array) -> Array:
     prepared = model.prepare(data)
-    return chain.sample(key, model._chain(prepared), prepared.lengths)
+    return chain.sample(key, model.potentials(prepared), prepared.lengths)
 
 
 @partial(jax.jit, static_argnames="steps")
 def _forecast(model: HMM, data: Sequences, steps: int) -> Array:
     prepared = model.prepare(data)
-    filtered = chain.filter(model._chain(prepared), prepared.lengths).filtered
+    filtered = chain.filter(model.potentials(prepared), prepared.lengths).filtered
     batch, num_steps = filtered.shape[:2]
     lengths = jnp.full(batch, num_steps) if prepared.lengths is None else prepared.lengths
     initial = jnp.broadcast_to(jnp.exp(model.log_initial), (batch, model.num_states))

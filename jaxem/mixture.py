@@ -13,7 +13,7 @@ from jaxem.data import Chunks, Samples, chunk
 from jaxem.families import optional
 from jaxem.families.categorical import Categorical
 from jaxem.pytree import pytree
-from jaxem.semiring import softmax, times
+from jaxem.semiring import log_normalize, relative_entropy, softmax, times
 
 
 @pytree
@@ -104,13 +104,22 @@ class Mixture:
 
     def m_step(self, stats: MixtureStats, prior: Any, frozen: parameters.Names = ()) -> Self:
         """Shares of the counts, and the family's M-step.  Bishop (2006) 9.17-9.22."""
+        stats = self.with_pretend(stats, prior)
         weights = self.weights
         if parameters.within(frozen, "weights") is not None:
-            weights = weights.maximize(stats.weights + weights.pretend_counts(prior.weights))
-        components = optional.maximize(
-            self.components, stats.components, prior, "components", frozen
-        )
+            weights = weights.maximize(stats.weights)
+        components = optional.maximize(self.components, stats.components, "components", frozen)
         return replace(self, weights=weights, components=components)
+
+    def with_pretend(self, stats: MixtureStats, prior: Any) -> MixtureStats:
+        """The statistics and those of the pretend data: what the M-step maximises over."""
+        weights = stats.weights + self.weights.pretend_counts(prior.weights)
+        components = optional.with_pretend(self.components, stats.components, prior)
+        return MixtureStats(weights, components)
+
+    def member_counts(self, stats: MixtureStats) -> Float[Array, " K"]:
+        """How many rows each component explains."""
+        return stats.weights
 
     def near(self, proposal: Self) -> Bool[Array, ""]:
         """Whether the proposal's means are close in its own standard deviations."""
@@ -121,6 +130,43 @@ class Mixture:
         return self.weights.expected_log_prob(
             stats.weights, candidate.weights
         ) + self.components.expected_log_prob(stats.components, candidate.components)
+
+    def posterior_entropy(self, data: Any) -> Float[Array, ""]:
+        """Entropy in nats of p(z | x), summed over rows; z is all that is latent.
+
+        ℓ = Q + entropy at the posterior (Bishop 2006, 9.74).  0 for an impossible row.
+        """
+        rows = self.prepare(data)
+        here = optional.translate(self.components, rows.center)
+
+        def entropy(form: Any, x: Array) -> Array:
+            log_q = self._log_posterior(form, x)
+            return -jnp.sum(times(jnp.exp(log_q), log_q), 0)
+
+        return optional.in_best_form((here,), lambda form: _total(rows, entropy, form))
+
+    def posterior_divergence(self, data: Any, other: Self) -> Float[Array, ""]:
+        """KL(p(z | x, self) ‖ p(z | x, other)) in nats, summed over rows; z is all that is latent.
+
+        A sum of non-negative terms, right also where the two hardly differ.
+        """
+        rows = self.prepare(data)
+        here = optional.translate(self.components, rows.center)
+        there = optional.translate(other.components, rows.center)
+
+        def divergence(here: Any, there: Any, x: Array) -> Array:
+            log_q, log_p = self._log_posterior(here, x), other._log_posterior(there, x)
+            impossible = jnp.all(jnp.isneginf(log_q), 0)
+            return jnp.where(impossible, 0, jnp.sum(relative_entropy(log_q, log_p), 0))
+
+        def walk(here: Any, there: Any) -> Array:
+            return _total(rows, divergence, here, there)
+
+        return optional.in_best_form((here, there), walk)
+
+    def _log_posterior(self, form: Any, x: Array) -> Float[Array, "KI n"]:
+        log_joint = self.weights.log_probs[:, None, None] + optional.log_joint(form, x)
+        return log_normalize(log_joint.reshape(-1, log_joint.shape[-1]).T).T
 
     def log_prior(self, prior: em.Prior) -> Float[Array, ""]:
         """Expected log-probability of the pretend data."""
@@ -163,6 +209,16 @@ def num_features(family: Any) -> int:
     """About how many numbers an E-step holds for a row: it sets the size of a chunk."""
     size = int(np.prod(family.event_shape))
     return 1 + size + size * (size + 1) // 2 + 2 * family.num_members
+
+
+def _total(rows: Chunks, terms: Any, *forms: Any) -> Array:
+    """Σ_n weight · terms(*forms, x) [n], chunk by chunk."""
+
+    def one(x: Array, weight: Array | None) -> tuple[tuple, Array]:
+        values = terms(*forms, x)
+        return (), jnp.sum(values if weight is None else times(weight, values))
+
+    return rows.accumulate(one)[1]
 
 
 def _joint(model: Mixture, rows: Chunks, function: Any) -> Any:

@@ -6,9 +6,10 @@ arithmetic on them makes NaN, so they are left out of the free coordinates.
 """
 
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -82,18 +83,42 @@ def _count(model: Any, prefix: str, frozen: Names) -> Any:
     return total - (getattr(model, "null_directions", 0) if free else 0)
 
 
+def ravel(model: Any) -> Float[Array, " P"]:
+    """Every leaf entry of a model as one vector, in the order of its leaves."""
+    leaves = jax.tree.leaves(model)
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves]) if leaves else jnp.zeros(0)
+
+
+def unravel(model: Any, vector: Float[Array, " P"]) -> Any:
+    """`model` with its leaf entries replaced by `vector`; the inverse of `ravel`."""
+    leaves, structure = jax.tree.flatten(model)
+    stops = np.cumsum([np.size(leaf) for leaf in leaves])
+    parts = jnp.split(vector, stops[:-1]) if leaves else []
+    shaped = [
+        part.reshape(np.shape(leaf)).astype(jnp.result_type(leaf))
+        for part, leaf in zip(parts, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, shaped)
+
+
+def free_mask(model: Any, frozen: str | Names = ()) -> np.ndarray:
+    """Which entries of `ravel(model)` are free: finite and not frozen; [P], on the host."""
+    masks = [mask.ravel() for mask in _free(model, frozen)]
+    return np.concatenate(masks) if masks else np.zeros(0, bool)
+
+
+def _free(model: Any, frozen: str | Names) -> list[np.ndarray]:
+    """A mask for each leaf."""
+    frozen = check_frozen(model, frozen)
+    return [np.isfinite(leaf) & (not is_frozen(name, frozen)) for name, leaf in named_leaves(model)]
+
+
 def ravel_free(model: Any, frozen: str | Names = ()) -> Float[Array, " P"]:
     """The free coordinates of a model as one vector, in the order of its leaves.
 
     Not for use under `jit`: how many there are depends on the values.
     """
-    frozen = check_frozen(model, frozen)
-    free = [
-        jnp.asarray(leaf)[np.isfinite(leaf)]
-        for name, leaf in named_leaves(model)
-        if not is_frozen(name, frozen)
-    ]
-    return jnp.concatenate(free) if free else jnp.zeros(0)
+    return ravel(model)[free_mask(model, frozen)]
 
 
 def unravel_free(model: Any, vector: Float[Array, " P"], frozen: str | Names = ()) -> Any:
@@ -102,24 +127,15 @@ def unravel_free(model: Any, vector: Float[Array, " P"], frozen: str | Names = (
     `model` must be concrete (it says which coordinates are free); `vector` may be traced, so this
     is the function to differentiate through.
     """
-    frozen = check_frozen(model, frozen)
-
-    def rebuild(part: Any, prefix: str, start: int) -> tuple[Any, int]:
-        changes = {}
-        for field in fields(part):
-            value, name = getattr(part, field.name), prefix + field.name
-            if value is None or is_frozen(name, frozen):
-                continue
-            if is_dataclass(value):
-                changes[field.name], start = rebuild(value, name + ".", start)
-            else:
-                free = np.isfinite(value)
-                stop = start + int(free.sum())
-                changes[field.name] = jnp.asarray(value).at[free].set(vector[start:stop])
-                start = stop
-        return replace(part, **changes), start
-
-    rebuilt, used = rebuild(model, "", 0)
-    if used != len(vector):
-        raise ValueError(f"the model has {used} free coordinates, the vector has {len(vector)}.")
-    return rebuilt
+    masks = _free(model, frozen)
+    total = sum(int(mask.sum()) for mask in masks)
+    if total != len(vector):
+        raise ValueError(f"the model has {total} free coordinates, the vector has {len(vector)}.")
+    leaves, structure = jax.tree.flatten(model)
+    start, changed = 0, []
+    for leaf, mask in zip(leaves, masks, strict=True):
+        stop = start + int(mask.sum())
+        moved = jnp.asarray(leaf).at[mask].set(vector[start:stop]) if mask.any() else leaf
+        changed.append(moved)
+        start = stop
+    return jax.tree.unflatten(structure, changed)

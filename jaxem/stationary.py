@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from jaxem.families.categorical import Categorical
 from jaxem.pytree import pytree
-from jaxem.semiring import PRECISION, times
+from jaxem.semiring import PRECISION, log, times
 
 ASCENT_STEPS = 30  # of L-BFGS in one M-step; any number keeps the promise that Q does not fall
 
@@ -60,8 +60,7 @@ class Stationary:
         for _ in range((len(moves) - 1).bit_length()):
             reach = (jnp.dot(reach, reach, precision=PRECISION) > 0).astype(moves.dtype)
         probs = jnp.where(jnp.any(jnp.all(reach > 0, 0)), probs, jnp.nan)
-        none = probs == 0
-        return jnp.where(none, -jnp.inf, jnp.log(jnp.where(none, 1, probs)))
+        return log(probs)
 
     def check(self) -> None:
         """Nothing can be wrong with it."""

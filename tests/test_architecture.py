@@ -24,8 +24,9 @@ LAYERS = [
     {"data", "parameters", "em"},
     {"families", "chain"},
     {"observations", "stationary", "forecast", "mixture"},
+    {"prepared_sequences"},
     {"hmm"},
-    {"initialize", "datasets", "io", "plots"},
+    {"initialize", "comparison", "datasets", "io", "plots"},
     {"cli"},
 ]
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}

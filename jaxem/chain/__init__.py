@@ -1,5 +1,6 @@
 """Inference on a chain of log-potentials: knows states and steps, and no distribution."""
 
+from jaxem.chain.divergence import divergence as divergence
 from jaxem.chain.inference import (
     Filtered as Filtered,
     entropy as entropy,

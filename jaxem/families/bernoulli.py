@@ -11,7 +11,7 @@ from jaxem import em, parameters
 from jaxem.data import is_traced, refuse
 from jaxem.families.optional import finite_rows
 from jaxem.pytree import pytree
-from jaxem.semiring import PRECISION, expected_log, times
+from jaxem.semiring import PRECISION, expected_log, log, times
 
 
 @pytree
@@ -104,7 +104,7 @@ class Bernoulli:
         """Share of ones; a member without counts keeps its parameters.  Bishop (2006) 9.59."""
         none = (stats.successes == 0) & (stats.failures == 0)
         ones, zeros = jnp.where(none, 1, stats.successes), jnp.where(none, 1, stats.failures)
-        return type(self)(jnp.where(none, self.logits, jnp.log(ones) - jnp.log(zeros)))
+        return type(self)(jnp.where(none, self.logits, log(ones) - log(zeros)))
 
     def expected_log_prob(self, stats: BernoulliStats, candidate: Self) -> Float[Array, ""]:
         """Q: Σ ones · log p + zeros · log(1 − p)."""

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from jaxem import em, parameters
 from jaxem.data import is_traced, refuse
 from jaxem.pytree import pytree
-from jaxem.semiring import PRECISION, log_normalize, times
+from jaxem.semiring import PRECISION, log, log_normalize, times
 
 SCATTER_FROM = 1024  # symbols; below, a product with the one-hot table of a chunk is faster
 
@@ -131,7 +131,7 @@ class Categorical:
         """
         total = jnp.sum(stats, -1, keepdims=True)
         none = total == 0
-        logits = jnp.log(stats) - jnp.log(jnp.where(none, 1, total))
+        logits = log(stats) - jnp.log(jnp.where(none, 1, total))
         return type(self)(jnp.where(none, self.logits, logits))
 
     def expected_log_prob(self, stats: Float[Array, "... V"], candidate: Self) -> Float[Array, ""]:

@@ -181,6 +181,14 @@ class MixtureFamilyForm:
         log_weights = self.family.weights.log_probs
         return log_weights[:, :, None] + self.inner.log_prob(x).T.reshape(*log_weights.shape, -1)
 
+    def log_joint(self, x: Array) -> Float[Array, "K I n"]:
+        """log p(x, component | member), what is latent inside the components among it."""
+        log_weights = self.family.weights.log_probs
+        inner = optional.log_joint(self.inner, x)
+        inner = inner.reshape(*log_weights.shape, *inner.shape[1:])
+        joint = log_weights[:, :, None, None] + inner
+        return joint.reshape(len(joint), -1, joint.shape[-1])
+
     def log_prob(self, x: Array) -> Float[Array, "n K"]:
         """Log-density of every row under every member."""
         return logsumexp(self._log_joint(x), 1).T

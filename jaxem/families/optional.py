@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from jaxem import em, parameters
 from jaxem.data import refuse
+from jaxem.semiring import log_normalize
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,19 @@ def stats(form: Any, anchor: Any, x: Array, responsibilities: Array) -> Any:
     return anchor.stats(x, responsibilities)
 
 
+def log_joint(form: Any, x: Array) -> Array:
+    """log p(x, inner | member) of every row, [K, I, n]: I inner alternatives, 1 for most families.
+
+    Its sum over alternatives is the density; its shares are the posterior of what is latent inside.
+    """
+    return form.log_joint(x) if hasattr(form, "log_joint") else form.log_prob(x).T[:, None]
+
+
+def log_inner(form: Any, x: Array) -> Array:
+    """log p(inner | member, x) of every row, [K, I, n]."""
+    return jnp.moveaxis(log_normalize(jnp.moveaxis(log_joint(form, x), 1, -1)), -1, 1)
+
+
 def check(family: Any) -> None:
     """The family's own check of its shapes, if it has one."""
     if hasattr(family, "check"):
@@ -95,12 +109,11 @@ def near(family: Any, proposal: Any) -> Array:
     return family.near(proposal) if hasattr(family, "near") else jnp.asarray(True)
 
 
-def maximize(family: Any, stats: Any, prior: em.Prior, part: str, frozen: parameters.Names) -> Any:
-    """The part's M-step with its pretend data, on what is not frozen of it."""
+def maximize(family: Any, stats: Any, part: str, frozen: parameters.Names) -> Any:
+    """The part's M-step, on what is not frozen of it."""
     inner = parameters.within(frozen, part)
     if inner is None:
         return family
-    stats = with_pretend(family, stats, prior)
     return family.maximize(stats, inner) if inner else family.maximize(stats)
 
 

@@ -12,7 +12,7 @@ from jaxem import em, parameters
 from jaxem.data import is_traced, refuse
 from jaxem.families.optional import finite_rows
 from jaxem.pytree import pytree
-from jaxem.semiring import PRECISION, expected_log, times
+from jaxem.semiring import PRECISION, expected_log, log, times
 
 
 @pytree
@@ -104,7 +104,7 @@ class Poisson:
         """Events over exposure; a member without exposure keeps its rate."""
         exposure = stats.exposure.reshape(-1, *[1] * len(self.event_shape))
         none = exposure == 0
-        log_rate = jnp.log(stats.events) - jnp.log(jnp.where(none, 1, exposure))
+        log_rate = log(stats.events) - jnp.log(jnp.where(none, 1, exposure))
         return type(self)(jnp.where(none, self.log_rate, log_rate))
 
     def expected_log_prob(self, stats: PoissonStats, candidate: Self) -> Float[Array, ""]:

@@ -93,3 +93,11 @@ class Form(Protocol):
     def finish(self, total: Any) -> Any:
         """Summed raw statistics as the family's own."""
         ...
+
+
+class Nested(Protocol):
+    """A form of a family that has latent variables of its own inside each member."""
+
+    def log_joint(self, x: Array) -> Float[Array, "K I n"]:
+        """log p(x, inner | member) for each of the I inner alternatives."""
+        ...
