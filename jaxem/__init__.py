@@ -2,11 +2,13 @@
 
 from jaxem import (
     chain as chain,
+    comparison as comparison,
     datasets as datasets,
     initialize as initialize,
     io as io,
     plots as plots,
 )
+from jaxem.comparison import certify as certify, information as information
 from jaxem.data import Samples as Samples, Sequences as Sequences
 from jaxem.em import EMResult as EMResult, Prior as Prior, fit as fit
 from jaxem.families import (

@@ -264,7 +264,7 @@ def resolve(prior: Prior, data: Any, dtype: Any) -> Prior:
                 f"Prior.{entry.name} must not be negative, got {value}; it counts pretend data "
                 "(a Dirichlet parameter α is α - 1 pretend counts)."
             )
-    return cast(prior, dtype)
+    return Prior(*(jnp.asarray(getattr(prior, entry.name), dtype) for entry in fields(prior)))
 
 
 def _start(model: Any, dtype: Any, max_steps: int) -> _State:

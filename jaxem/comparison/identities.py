@@ -1,0 +1,148 @@
+"""What holds between ℓ, Q and the posterior at any θ: Fisher's identity, the decomposition of ℓ,
+and ascent as an equality.
+
+Sums of terms of either sign are compared relative to the size of the terms.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxem import parameters
+from jaxem.comparison import objective
+from jaxem.comparison.certificate import Check
+from jaxem.comparison.coordinates import bounded, coordinates_of, floor_margin
+from jaxem.comparison.step import Step, e_step
+from jaxem.comparison.survey import Survey
+from jaxem.comparison.tolerance import tolerance_of
+
+
+@jax.jit
+def between(model: Any, data: Any, other: Any) -> tuple[Array, Array]:
+    """Entropy of the posterior of `model`, and its divergence from that of `other`."""
+    return model.posterior_entropy(data), model.posterior_divergence(data, other)
+
+
+_unravel = jax.jit(parameters.unravel)
+
+
+def check_fisher(step: Step, survey: Survey) -> Check:
+    """∇ℓ(θ) = ∇Q(θ | θ).
+
+    Fisher (1925); Louis (1982), 3.1'.
+    """
+    differences = {
+        part.name: max_or_nan(
+            np.max(np.abs(ours.astype(float) - theirs), initial=0)
+            for ours, theirs in zip(own.whitened, own.whitened_q, strict=True)
+        )
+        / step.size
+        for part, own in zip(step.parts, survey.parts, strict=True)
+    }
+    return Check.of(
+        "fisher",
+        max_or_nan(differences.values()),
+        tolerance_of(step.dtype).identity,
+        "∇ℓ(θ) = ∇Q(θ | θ), by autodiff of each, per observation",
+        by_part=differences,
+    )
+
+
+def check_decomposition(
+    step: Step, survey: Survey, starts: Float[Array, "S P"], entropy: float
+) -> Iterator[Check]:
+    """ℓ = L(q, θ) + KL(q ‖ p(z | x, θ)), L = Q + entropy of q, for the posterior and for others.
+
+    The others are the posteriors of the models in `starts`: any distribution over what is latent
+    that the model could have as a posterior, and far from its own.  `entropy` is that of the
+    posterior at θ.  Bishop (2006) 9.70-9.72.
+    """
+    tolerance = tolerance_of(step.dtype).identity
+    bound = survey.q_here + entropy
+    scale = step.size + abs(step.log_likelihood) + entropy
+    yield Check.of(
+        "decomposition.posterior",
+        abs(step.log_likelihood - bound) / scale,
+        tolerance,
+        "ℓ = Q + entropy at the posterior: the gap is 0",
+        log_likelihood=step.log_likelihood,
+        bound=bound,
+    )
+    worst, gaps = 0.0, []
+    for start in starts:
+        other = _unravel(step.model, start)
+        stats, log_likelihood = e_step(other, step.model, step.data)
+        if not np.isfinite(log_likelihood):
+            continue
+        expected = float(objective.q_at(step.model, stats, step.model))
+        entropy, gap = map(float, between(other, step.data, step.model))
+        scale = step.size + abs(step.log_likelihood) + abs(expected) + entropy + gap
+        worst = np.maximum(worst, abs(step.log_likelihood - (expected + entropy + gap)) / scale)
+        worst = np.maximum(worst, -gap)
+        gaps.append(gap)
+    if not gaps:
+        yield Check.not_applicable("decomposition.random", "no random q gives these data a chance")
+        return
+    yield Check.of(
+        "decomposition.random",
+        worst,
+        tolerance,
+        f"ℓ = L(q, θ) + KL(q ‖ p) with KL ≥ 0 for {len(gaps)} random q",
+        gaps=gaps,
+    )
+
+
+def check_ascent(step: Step, survey: Survey, gap: float) -> Iterator[Check]:
+    """Δℓ = ΔQ + KL(p_old ‖ p_new), ΔQ ≥ 0; `gap` is the divergence, from the two posteriors.
+
+    Dempster, Laird & Rubin (1977) lemma 1 and theorem 1.
+    """
+    tolerance = tolerance_of(step.dtype).identity
+    after = float(e_step(step.proposal, step.anchor, step.data)[1])
+    values = (after, step.log_likelihood, survey.q_here, survey.q_there)
+    scale = step.size + sum(map(abs, values))
+    gain = survey.q_there - survey.q_here
+    yield Check.of(
+        "ascent.equality",
+        abs((after - step.log_likelihood) - gain - gap) / scale,
+        tolerance,
+        "Δℓ = ΔQ + KL(p_old ‖ p_new), relative to the terms",
+        log_likelihood_gain=after - step.log_likelihood,
+        q_gain=gain,
+        divergence=gap,
+    )
+    fall = survey.objective_here - survey.objective_there
+    if _is_below_floor(step, survey):
+        yield Check.not_applicable(
+            "ascent.q",
+            "a covariance of θ lies below the floor: the step that raises it may lower Q",
+            gain=-fall,
+        )
+    else:
+        yield Check.of(
+            "ascent.q",
+            max_or_nan([0.0, fall]) / scale,
+            tolerance,
+            "the M-step does not lower Q + log-prior",
+            gain=-fall,
+        )
+    yield Check.of(
+        "ascent.divergence", max_or_nan([0.0, -gap]), 0.0, "KL(p_old ‖ p_new) ≥ 0", divergence=gap
+    )
+
+
+def _is_below_floor(step: Step, survey: Survey) -> bool:
+    return any(
+        np.any(floor_margin(name, np.asarray(value), step.floor) < -(step.eps**0.5))
+        for part, own in zip(step.parts, survey.parts, strict=True)
+        for name, value in zip(coordinates_of(part.here).names, own.here, strict=True)
+        if name in bounded(part.here).values()
+    )
+
+
+def max_or_nan(values: Iterable[Any]) -> float:
+    """The largest, 0 if there is none; NaN if there is one."""
+    return float(np.max(np.asarray(list(values), float), initial=0))
