@@ -524,7 +524,7 @@ def test_the_installed_command_runs_and_keeps_what_it_compiled(folder: Path) -> 
     assert any((folder / "cache" / "jaxem" / "compiled").iterdir())
 
 
-@pytest.mark.parametrize("command", [[], ["fit"], ["predict"], ["sample"]])
+@pytest.mark.parametrize("command", [[], ["fit"], ["predict"], ["sample"], ["certify"]])
 def test_help_tells_the_exit_statuses(capsys: Any, command: list[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main([*command, "--help"])

@@ -35,8 +35,9 @@ Markov model with a Gaussian mixture in every state.  (One column of symbols
 cannot tell more than one component of a categorical-mixture apart.)
 """
 STATUS_HELP = """\
-exit status: 0 done; 1 no start led to a sound fit (nothing is written then);
-2 bad input, told in one line (nothing is written then); 130 interrupted.
+exit status: 0 done; 1 of fit: no start led to a sound fit (nothing is written
+then), of certify: a check failed; 2 bad input, told in one line (nothing is
+written then); 130 interrupted.
 """
 
 
@@ -72,6 +73,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     _fit_arguments(command("fit", "fit a model to data", DATA_HELP + "\n" + MODELS_HELP))
     _predict_arguments(command("predict", "the component or state of every row, as CSV", DATA_HELP))
     _sample_arguments(command("sample", "rows drawn from a model, as CSV", ""))
+    _certify_arguments(
+        command("certify", "check that a fitted model is what EM says it is", DATA_HELP)
+    )
     return parser.parse_args(argv)
 
 
@@ -122,9 +126,7 @@ def _fit_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="steps at most (default: 1000)",
     )
-    parser.add_argument(
-        "--dtype", choices=("float32", "float64"), default="float64", help="default: float64"
-    )
+    _dtype_option(parser)
     parser.add_argument("-o", "--out", metavar="FILE", help="write the model, such as model.npz")
     parser.add_argument(
         "--plot", metavar="FILE", help="draw data and model: .png, .pdf or .svg (needs matplotlib)"
@@ -158,6 +160,30 @@ Columns: x1, x2, ... and the component or state (from 0) that each row came from
     _out_option(parser)
 
 
+def _certify_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"""\
+One EM step is taken from the model, and every statement of the theory about it is
+checked on DATA, which should be what the model was fitted to: that the M-step is
+the maximiser, by Lagrange multipliers and by gradient ascent, that the likelihood
+rises as it must, and, where the fit has converged, that it has come to a strict
+local maximum rather than a saddle.  A line comes out per check; what cannot be said
+of this model is "not applicable", with the reason, and fails nothing.  The first
+run compiles for a while; later ones on data of the same shape do not.
+
+{parser.epilog}
+{STATUS_HELP}"""
+    parser.add_argument("model", metavar="MODEL", help="a file that `jaxem fit --out` wrote")
+    parser.add_argument("data", metavar="DATA", help="a file or a bundled data set, see below")
+    _data_options(parser)
+    _dtype_option(parser)
+    parser.add_argument(
+        "--information",
+        action="store_true",
+        help="also print standard errors and 95%% intervals, if the fit has converged",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the certificate as JSON")
+
+
 def _data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--columns",
@@ -166,6 +192,12 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--sequence", metavar="COLUMN", help="rows with the same entry here are one sequence"
+    )
+
+
+def _dtype_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype", choices=("float32", "float64"), default="float64", help="default: float64"
     )
 
 

@@ -43,11 +43,10 @@ def _run(arguments: Namespace) -> int:
 
     jax.config.update("jax_enable_x64", getattr(arguments, "dtype", "float64") == "float64")
     _cache_compilations(jax)
-    from jaxem.cli import fit, predict, sample
+    from jaxem.cli import certify, fit, predict, sample
 
-    return {"fit": fit.run, "predict": predict.run, "sample": sample.run}[arguments.command](
-        arguments
-    )
+    commands = {"fit": fit, "predict": predict, "sample": sample, "certify": certify}
+    return commands[arguments.command].run(arguments)
 
 
 def _cache_compilations(jax: Any) -> None:

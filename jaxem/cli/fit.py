@@ -32,7 +32,7 @@ def run(arguments: Namespace) -> int:
     best, objectives = _search(kind, data, arguments)
     lines = [report.report(best, objectives, SAME_OPTIMUM, table, arguments)]
     if _is_unsound(best):
-        print(*lines, flush=True)
+        output.print_text("\n".join(lines))
         print("jaxem: no start led to a sound fit; nothing was written", file=sys.stderr)
         return UNSOUND
     if arguments.out is not None:
@@ -42,7 +42,7 @@ def run(arguments: Namespace) -> int:
         drawn = picture.draw(best.model, table, rows, arguments.plot)
         replace_file(arguments.plot, lambda file: file.write(drawn))
         lines.append(f"{'picture in':<{report.LABEL}}{arguments.plot}")
-    print("\n".join(lines), flush=True)  # last: the reader of a pipe may have gone away
+    output.print_text("\n".join(lines))  # last: the reader of a pipe may have gone away
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all, and to standard output."""
 
 import os
 import sys
@@ -39,6 +39,12 @@ def write_csv(path: str | None, header: Sequence[str], columns: Sequence[Any]) -
         sys.stdout.flush()  # a reader that has gone away shows here, inside `main`
     else:
         replace_file(path, lambda file: file.write(text.encode()))
+
+
+def print_text(text: str) -> None:
+    """A text on standard output, with a "?" for every character that its encoding lacks."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding), flush=True)
 
 
 def _quoted(cell: str) -> str:

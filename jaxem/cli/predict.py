@@ -1,16 +1,11 @@
 """`jaxem predict`: the component or state of every row."""
 
 from argparse import Namespace
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxem import families, io
-from jaxem.cli import models, output
+from jaxem.cli import model_file, models, output
 from jaxem.cli.read import read
-from jaxem.cli.table import Table
 from jaxem.hmm import HMM
 from jaxem.mixture import Mixture
 
@@ -20,13 +15,9 @@ NOWHERE = -1  # the component of a row that the model rules out
 def run(arguments: Namespace) -> int:
     """Write a row for every row of the data; the exit status."""
     output.check(arguments.out, "--out", [arguments.data, arguments.model])
-    model = load(arguments.model)
+    model = model_file.load(arguments.model)
     table = read(arguments.data, arguments.columns, arguments.sequence)
-    family = models.innermost(models.emission(model))
-    _check_columns(table, family, arguments.model)
-    symbolic = isinstance(family, families.Categorical)
-    models.check_values(table, type(family), family.logits.shape[-1] if symbolic else None)
-    rows = models.rows_of(table, type(family), family.event_shape, "float64")
+    rows = model_file.rows_for(model, arguments.model, table, "float64")
     if isinstance(model, Mixture):
         label, member, probability = "component", *_components(model, rows)
     else:
@@ -37,15 +28,6 @@ def run(arguments: Namespace) -> int:
         header, columns = [str(table.sequence), *header], [table.ids, *columns]
     output.write_csv(arguments.out, header, columns)
     return 0
-
-
-def _check_columns(table: Table, family: Any, path: str) -> None:
-    expected = int(np.prod(family.event_shape))
-    if len(table.columns) != expected:
-        raise ValueError(
-            f"{table.source}: {len(table.columns)} columns ({', '.join(table.columns)}), but the "
-            f"model in {path} takes {expected}; choose with --columns"
-        )
 
 
 def _components(model: Mixture, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -73,16 +55,3 @@ def _states(
             state[group] = states[: len(group)]
             probability[group] = probs[steps, states[: len(group)]]
     return state, probability
-
-
-def load(path: str) -> Mixture | HMM:
-    """The model in a file.
-
-    Raises:
-        ValueError: no model file, or a part of a model.
-        OSError: it cannot be read.
-    """
-    model = io.load(path)
-    if not isinstance(model, Mixture | HMM):
-        raise ValueError(f"{path}: holds a {type(model).__name__}; expected a Mixture or an HMM")
-    return jax.tree.map(jnp.asarray, model)

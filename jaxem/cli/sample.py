@@ -5,15 +5,14 @@ from argparse import Namespace
 import jax
 import numpy as np
 
-from jaxem.cli import output
-from jaxem.cli.predict import load
+from jaxem.cli import model_file, output
 from jaxem.mixture import Mixture
 
 
 def run(arguments: Namespace) -> int:
     """Write N rows, and the component or state that each came from; the exit status."""
     output.check(arguments.out, "--out", [arguments.model])
-    model = load(arguments.model)
+    model = model_file.load(arguments.model)
     draw = jax.jit(type(model).sample, static_argnums=2)  # one program instead of some forty
     rows, member = draw(model, jax.random.key(arguments.seed), arguments.n)
     columns = [
