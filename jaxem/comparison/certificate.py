@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 PASSED, FAILED, NOT_APPLICABLE = "passed", "FAILED", "not applicable"
 
 
@@ -31,6 +33,13 @@ class Check:
     def not_applicable(cls, name: str, why: str, **facts: Any) -> "Check":
         """A check that has nothing to say here, and why."""
         return cls(name, None, None, NOT_APPLICABLE, why, facts)
+
+
+def largest(*values: Any) -> float:
+    """The largest of all entries, 0 if none is positive; NaN if there is one."""
+    return float(
+        np.max([np.max(np.asarray(value, float), initial=0) for value in values], initial=0)
+    )
 
 
 @dataclass(frozen=True)

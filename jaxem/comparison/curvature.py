@@ -17,7 +17,7 @@ from jaxtyping import Array
 
 from jaxem import parameters
 from jaxem.comparison import objective
-from jaxem.comparison.certificate import Check
+from jaxem.comparison.certificate import Check, largest
 from jaxem.comparison.coordinates import coordinates_of
 from jaxem.comparison.lanczos import lanczos
 from jaxem.comparison.layout import Layout, lay_out
@@ -41,7 +41,7 @@ class Curvature:
 
     def distance(self, step: np.ndarray) -> float:
         """√(-sᵀHs): the length of a change of leaves in complete-data standard errors."""
-        return float(np.sqrt(max(0.0, -float(np.dot(step, self.product(step))))))
+        return float(np.sqrt(np.maximum(0, -np.dot(step, self.product(step)))))
 
 
 def curvature_of(step: Step) -> Curvature:
@@ -139,14 +139,14 @@ def check_curvature(step: Step, curvature: Curvature) -> Iterator[Check]:
             "diagonal entry scaled to -1: Q is strictly concave there",
             dimension=len(basis),
         )
-    largest = (
+    flattest = (
         _largest_ritz_value(curvature, identified)
         if curvature.hessian is None
         else largest_eigenvalue(curvature.hessian[np.ix_(identified, identified)])
     )
     yield Check.of(
         "second_order.softmax",
-        largest,
+        flattest,
         -tolerance,
         "the same in logits and other leaves, with one logit a row held fixed",
         dimension=len(identified),
@@ -159,14 +159,14 @@ def _check_null_space(step: Step, curvature: Curvature, tolerance: float) -> Che
     rows = [row for row in curvature.layout.rows if len(row)]
     if not rows:
         return Check.not_applicable(name, "there are no logits, and so no null direction")
-    worst = 0.0
+    images = []
     for row in rows:
         ones = np.zeros(len(curvature.unit))
         ones[row] = 1
-        worst = np.maximum(worst, np.max(np.abs(curvature.product(ones))))
+        images.append(np.abs(curvature.product(ones)))
     return Check.of(
         name,
-        worst / step.size,
+        largest(*images) / step.size,
         tolerance,
         f"adding a constant to a row of logits changes nothing: with the line above, exactly "
         f"{len(rows)} null directions",

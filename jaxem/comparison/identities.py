@@ -4,7 +4,7 @@ and ascent as an equality.
 Sums of terms of either sign are compared relative to the size of the terms.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxem import parameters
 from jaxem.comparison import objective
-from jaxem.comparison.certificate import Check
+from jaxem.comparison.certificate import Check, largest
 from jaxem.comparison.coordinates import bounded, coordinates_of, floor_margin
 from jaxem.comparison.step import Step, e_step
 from jaxem.comparison.survey import Survey
@@ -35,16 +35,18 @@ def check_fisher(step: Step, survey: Survey) -> Check:
     Fisher (1925); Louis (1982), 3.1'.
     """
     differences = {
-        part.name: max_or_nan(
-            np.max(np.abs(ours.astype(float) - theirs), initial=0)
-            for ours, theirs in zip(own.whitened, own.whitened_q, strict=True)
+        part.name: largest(
+            *(
+                np.abs(np.asarray(ours, float) - theirs)
+                for ours, theirs in zip(own.whitened, own.whitened_q, strict=True)
+            )
         )
         / step.size
         for part, own in zip(step.parts, survey.parts, strict=True)
     }
     return Check.of(
         "fisher",
-        max_or_nan(differences.values()),
+        largest(*differences.values()),
         tolerance_of(step.dtype).identity,
         "∇ℓ(θ) = ∇Q(θ | θ), by autodiff of each, per observation",
         by_part=differences,
@@ -71,7 +73,7 @@ def check_decomposition(
         log_likelihood=step.log_likelihood,
         bound=bound,
     )
-    worst, gaps = 0.0, []
+    errors, gaps = [], []
     for start in starts:
         other = _unravel(step.model, start)
         stats, log_likelihood = e_step(other, step.model, step.data)
@@ -80,15 +82,14 @@ def check_decomposition(
         expected = float(objective.q_at(step.model, stats, step.model))
         entropy, gap = map(float, between(other, step.data, step.model))
         scale = step.size + abs(step.log_likelihood) + abs(expected) + entropy + gap
-        worst = np.maximum(worst, abs(step.log_likelihood - (expected + entropy + gap)) / scale)
-        worst = np.maximum(worst, -gap)
+        errors += [abs(step.log_likelihood - (expected + entropy + gap)) / scale, -gap]
         gaps.append(gap)
     if not gaps:
         yield Check.not_applicable("decomposition.random", "no random q gives these data a chance")
         return
     yield Check.of(
         "decomposition.random",
-        worst,
+        largest(*errors),
         tolerance,
         f"ℓ = L(q, θ) + KL(q ‖ p) with KL ≥ 0 for {len(gaps)} random q",
         gaps=gaps,
@@ -124,14 +125,12 @@ def check_ascent(step: Step, survey: Survey, gap: float) -> Iterator[Check]:
     else:
         yield Check.of(
             "ascent.q",
-            max_or_nan([0.0, fall]) / scale,
+            largest(fall) / scale,
             tolerance,
             "the M-step does not lower Q + log-prior",
             gain=-fall,
         )
-    yield Check.of(
-        "ascent.divergence", max_or_nan([0.0, -gap]), 0.0, "KL(p_old ‖ p_new) ≥ 0", divergence=gap
-    )
+    yield Check.of("ascent.divergence", largest(-gap), 0.0, "KL(p_old ‖ p_new) ≥ 0", divergence=gap)
 
 
 def _is_below_floor(step: Step, survey: Survey) -> bool:
@@ -141,8 +140,3 @@ def _is_below_floor(step: Step, survey: Survey) -> bool:
         for name, value in zip(coordinates_of(part.here).names, own.here, strict=True)
         if name in bounded(part.here).values()
     )
-
-
-def max_or_nan(values: Iterable[Any]) -> float:
-    """The largest, 0 if there is none; NaN if there is one."""
-    return float(np.max(np.asarray(list(values), float), initial=0))

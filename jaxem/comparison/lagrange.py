@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxem import chain
-from jaxem.comparison.certificate import Check
+from jaxem.comparison.certificate import Check, largest
 from jaxem.comparison.coordinates import (
     bounded,
     coordinates_of,
@@ -84,20 +84,20 @@ def _check_table(
     expected = np.where(speaks, theory, 0)
     yield Check.of(
         name,
-        _largest(residual),
+        largest(np.abs(residual)),
         tolerance,
         "∂Q/∂p = -λ wherever p > 0, one λ a row",
         multipliers=recovered,
     )
     yield Check.of(
         name + ".multiplier",
-        _largest(recovered - expected),
+        largest(np.abs(recovered - expected)),
         tolerance,
         "λ recovered from the gradient is minus the expected count of its row",
         recovered=recovered,
         theory=expected,
     )
-    excess = max(_largest(probs.sum(-1) - 1), float(np.max(-probs, initial=0)))
+    excess = largest(np.abs(probs.sum(-1) - 1), -probs)
     yield Check.of(
         name + ".feasible", excess, probs.shape[-1] * 8 * step.eps, "p ≥ 0 and Σ p = 1 in every row"
     )
@@ -107,7 +107,7 @@ def _check_table(
         return
     # At a zero the multiplier of p >= 0 is -λ - ∂Q/∂p; without a count ∂Q/∂p is 0 there.
     inequality = np.where(zeros, -recovered[..., None] - gradient, 0)
-    violation = max(float(np.max(-inequality)), float(np.max(np.where(zeros, counts, 0))))
+    violation = largest(-inequality, np.where(zeros, counts, 0))
     yield Check.of(
         name + ".zeros",
         violation,
@@ -185,7 +185,7 @@ def _last_states(model: HMM, data: Any) -> Array:
 def _check_family(step: Step, part: Part, name: str, whitened: Any) -> Iterator[Check]:
     """Means, covariances, probabilities and rates: no equality constraint, perhaps a floor."""
     tolerance = tolerance_of(step.dtype).stationarity * step.size
-    worst, facts, floored = 0.0, {}, None
+    facts, floored = {}, None
     names = coordinates_of(part.there).names
     for entry, quantity, own in zip(fields(part.there), names, whitened, strict=True):
         if entry.name in part.frozen:
@@ -200,11 +200,10 @@ def _check_family(step: Step, part: Part, name: str, whitened: Any) -> Iterator[
             floored = multiplier, np.linalg.eigvalsh(multiplier) if matrix else multiplier, margin
         else:
             residual = multiplier
-        facts[quantity] = _largest(residual)
-        worst = np.maximum(worst, facts[quantity])  # NaN stays
+        facts[quantity] = largest(np.abs(residual))
     yield Check.of(
         name,
-        worst,
+        largest(*facts.values()),
         tolerance,
         f"∂Q/∂({', '.join(facts)}) = 0, but for what a floor holds up",
         **facts,
@@ -218,7 +217,7 @@ def _check_family(step: Step, part: Part, name: str, whitened: Any) -> Iterator[
         return
     yield Check.of(
         name + ".floor",
-        max(0.0, -float(np.min(eigenvalues)), -step.size * float(np.min(margin))),
+        largest(-eigenvalues, -step.size * margin),
         tolerance,
         f"Σ ⪰ {step.floor:.3g}·I, and its multiplier Ψ is positive semidefinite",
         held=np.flatnonzero(held),
@@ -234,12 +233,8 @@ def _check_leaves(
     gradient = np.where(curvature.layout.interior, slope, 0)[own]
     return Check.of(
         name,
-        _largest(gradient * curvature.unit[own]),
+        largest(np.abs(gradient * curvature.unit[own])),
         tolerance_of(step.dtype).stationarity * step.size,
         "∂Q = 0 in every leaf, in standard deviations of one observation",
         gradient=gradient,
     )
-
-
-def _largest(residual: Any) -> float:
-    return float(np.max(np.abs(residual), initial=0))

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxem.comparison.certificate import Check
+from jaxem.comparison.certificate import Check, largest
 from jaxem.comparison.coordinates import Arrays, bounded, floor_margin
 from jaxem.comparison.lagrange import is_generalised
 from jaxem.comparison.step import Part, Step
@@ -66,7 +66,7 @@ def _check_natural(step: Step, part: Part, name: str, own: PartSurvey) -> Check:
     ∂η/∂leaf is invertible, so that loses nothing; and a covariance that members share, or a mean
     that is frozen, comes out right.
     """
-    worst = 0.0
+    errors = []
     for entry, leaf, ours, theirs in zip(
         fields(part.here),
         *map(jax.tree.leaves, (part.here, own.gradient, own.natural)),
@@ -77,10 +77,10 @@ def _check_natural(step: Step, part: Part, name: str, own: PartSurvey) -> Check:
         residual = np.where(np.isfinite(leaf), np.asarray(ours, float) - theirs, 0)
         if entry.name == "mean":
             residual = residual * _deviation(part.here, own.here)
-        worst = np.maximum(worst, np.max(np.abs(residual), initial=0))
+        errors.append(np.abs(residual))
     return Check.of(
         name,
-        worst / step.size,
+        largest(*errors) / step.size,
         tolerance_of(step.dtype).identity,
         "∇ℓ in natural parameters = Σ_k N_k (τ_k(θ′) − τ_k(θ)), per observation",
     )
@@ -101,7 +101,7 @@ def _deviation(part: Any, quantities: Arrays) -> np.ndarray:
 
 def _check_preconditioned(step: Step, part: Part, name: str, own: PartSurvey) -> Check:
     assert own.preconditioned is not None
-    worst = 0.0
+    errors = []
     for entry, before, after, guess, scale in zip(
         fields(part.here),
         own.here,
@@ -115,10 +115,10 @@ def _check_preconditioned(step: Step, part: Part, name: str, own: PartSurvey) ->
         move = np.asarray(after, float) - before
         # What few observations say is known to fewer digits.
         error = np.abs(move - guess) / (scale + np.abs(move)) * _weight(part, move) / step.size
-        worst = np.maximum(worst, np.max(error, initial=0))
+        errors.append(error)
     return Check.of(
         name,
-        worst,
+        largest(*errors),
         tolerance_of(step.dtype).identity,
         "Δθ = P(θ) ∇ℓ with Xu and Jordan's P, relative to the parameters' own size",
     )

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from jaxem import parameters
 from jaxem.comparison import ascent
-from jaxem.comparison.certificate import Check
+from jaxem.comparison.certificate import Check, largest
 from jaxem.comparison.curvature import Curvature, q_of_leaves, without_null
 from jaxem.comparison.lagrange import is_generalised
 from jaxem.comparison.step import Part, Step, m_step
@@ -175,7 +175,7 @@ def _judge(
     if curvature.hessian is None:  # how flat Q is nobody knows: only a full stop counts
         arrived = facts["gradient"] <= 10 * step.eps**TOLERANCE
     values = np.asarray(ends.value, float)
-    higher = max(0.0, float(np.max(values[np.isfinite(values)], initial=-np.inf)) - best)
+    higher = largest(values[np.isfinite(values)] - best, np.where(np.isnan(best), np.nan, 0))
     scale = step.size + abs(best)
     if arrived.any():
         moves = [
