@@ -154,3 +154,14 @@ def floor_margin(name: str, quantity: np.ndarray, floor: float) -> np.ndarray:
     """The smallest slack of each covariance, [K] or [], or variance, [K, D] or [K]."""
     slack = floor_slack(name, quantity, floor)
     return np.linalg.eigvalsh(slack).min(-1) if name == "covariance" else slack
+
+
+def condition(part: Any, values: Arrays) -> float:
+    """How much rounding a part's densities magnify: the condition number of its correlations."""
+    worst = 1.0
+    for name, value in zip(coordinates_of(part).names, values, strict=True):
+        if name == "covariance" and is_known(part):
+            deviation = np.sqrt(np.diagonal(value, axis1=-2, axis2=-1))
+            correlation = value / (deviation[..., :, None] * deviation[..., None, :])
+            worst = max(worst, float(np.max(np.linalg.cond(correlation), initial=1)))
+    return worst

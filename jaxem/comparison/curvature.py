@@ -39,6 +39,13 @@ class Curvature:
     product: Callable[[np.ndarray], np.ndarray]  # the Hessian times a vector [P]
     unit: np.ndarray  # [P] a standard deviation of one observation; 1 for logits and log-rates
 
+    @property
+    def standard_error(self) -> np.ndarray:
+        """What complete data would leave uncertain of each entry, were it the only one; [P]."""
+        layout = self.layout
+        counts = np.where(layout.dimensionless, layout.spread, layout.counts)
+        return np.where(counts > 0, self.unit / np.sqrt(np.where(counts > 0, counts, 1)), 0)
+
     def distance(self, step: np.ndarray) -> float:
         """√(-sᵀHs): the length of a change of leaves in complete-data standard errors."""
         return float(np.sqrt(np.maximum(0, -np.dot(step, self.product(step)))))
@@ -131,6 +138,8 @@ def check_curvature(step: Step, curvature: Curvature) -> Iterator[Check]:
         # each other for ever on a CPU with few cores (jaxlib 0.10).
         whole = np.asarray(_hessian_in_quantities(step.anchor, step.total, step.proposal), float)
         basis = _tangent(step, layout)
+        used = basis.any(0)  # a probability near 0 is not, and its 1/p² may be infinite
+        whole, basis = whole[np.ix_(used, used)], basis[:, used]
         yield Check.of(
             "second_order.constrained",
             largest_eigenvalue(np.linalg.multi_dot([basis, whole, basis.T])),
@@ -184,8 +193,8 @@ def largest_eigenvalue(matrix: np.ndarray) -> float:
 
 
 def _largest_ritz_value(curvature: Curvature, identified: np.ndarray) -> float:
-    """By Lanczos on the identified entries, in their units."""
-    scale = curvature.unit[identified] / np.sqrt(curvature.layout.counts[identified])
+    """By Lanczos on the identified entries, in their complete-data standard errors."""
+    scale = curvature.standard_error[identified]
 
     def product(vector: np.ndarray) -> np.ndarray:
         whole = np.zeros(len(curvature.unit))

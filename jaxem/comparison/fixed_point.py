@@ -15,7 +15,7 @@ import numpy as np
 from jaxem import parameters
 from jaxem.comparison import derivatives
 from jaxem.comparison.certificate import Check
-from jaxem.comparison.curvature import LANCZOS_STEPS, Curvature, without_null
+from jaxem.comparison.curvature import LANCZOS_STEPS, Curvature, largest_eigenvalue, without_null
 from jaxem.comparison.lagrange import is_generalised
 from jaxem.comparison.lanczos import lanczos
 from jaxem.comparison.step import Step
@@ -85,6 +85,14 @@ def kind_of(rate: float, tolerance: float) -> str:
     return MAXIMUM if rate < 1 else SADDLE
 
 
+def _smallest_curvature(step: Step, curvature: Curvature) -> float:
+    """The smallest eigenvalue of −∇²Q, its diagonal scaled to 1; infinite where nobody knows."""
+    identified = curvature.layout.identified
+    if curvature.hessian is None:
+        return np.inf
+    return -largest_eigenvalue(curvature.hessian[np.ix_(identified, identified)])
+
+
 def slack_of(step: Step, curvature: Curvature) -> float:
     """By how much second derivatives may differ between θ and θ′, relative to themselves."""
     return 4 * float(np.max(np.abs(next_move(step, curvature)) / curvature.unit, initial=0))
@@ -104,6 +112,8 @@ def why_not(step: Step, curvature: Curvature) -> str:
         return "the M-step is a generalised one, whose map has no derivative of this form"
     if not len(curvature.layout.identified):
         return "no parameter is free"
+    if not _smallest_curvature(step, curvature) > tolerance_of(step.dtype).curvature:
+        return "not even complete data identify all leaves (see second_order)"
     move = next_move(step, curvature)
     distance, allowed = curvature.distance(move), tolerance_of(step.dtype).fixed
     if not distance <= allowed:
@@ -176,7 +186,7 @@ def _by_lanczos(step: Step, curvature: Curvature, slack: float) -> Convergence:
         return -np.asarray(rows, float)[0, identified]
 
     rng = np.random.default_rng(0)
-    scale = curvature.unit[identified] / np.sqrt(layout.counts[identified])
+    scale = curvature.standard_error[identified]
     start = scale * rng.normal(size=len(identified))
     ritz = lanczos(product, start, inner=complete, num_steps=LANCZOS_STEPS)
     length = np.sqrt(np.dot(start, complete(start)))

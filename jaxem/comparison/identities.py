@@ -14,10 +14,15 @@ from jaxtyping import Array, Float
 from jaxem import parameters
 from jaxem.comparison import objective
 from jaxem.comparison.certificate import Check, largest
-from jaxem.comparison.coordinates import bounded, coordinates_of, floor_margin
+from jaxem.comparison.coordinates import (
+    bounded,
+    condition,
+    coordinates_of,
+    floor_margin,
+)
 from jaxem.comparison.step import Step, e_step
 from jaxem.comparison.survey import Survey
-from jaxem.comparison.tolerance import tolerance_of
+from jaxem.comparison.tolerance import identity_under, tolerance_of
 
 
 @jax.jit
@@ -44,10 +49,12 @@ def check_fisher(step: Step, survey: Survey) -> Check:
         / step.size
         for part, own in zip(step.parts, survey.parts, strict=True)
     }
+    pairs = zip(step.parts, survey.parts, strict=True)
+    magnified = largest(*(condition(part.here, own.here) for part, own in pairs))
     return Check.of(
         "fisher",
         largest(*differences.values()),
-        tolerance_of(step.dtype).identity,
+        identity_under(magnified, step.dtype),
         "∇ℓ(θ) = ∇Q(θ | θ), by autodiff of each, per observation",
         by_part=differences,
     )

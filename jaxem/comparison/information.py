@@ -24,6 +24,7 @@ from jaxem.comparison.objective import at_leaves
 from jaxem.comparison.parts import split
 from jaxem.comparison.step import Step, take_step
 from jaxem.comparison.tolerance import tolerance_of
+from jaxem.families.categorical import Categorical
 
 # The scale on which an interval is symmetric: one that keeps it inside the quantity's range.
 SCALES = {"probs": "logit", "rate": "log", "variance": "log"}
@@ -87,7 +88,10 @@ class Information:
         ]
         kind = "a strict local maximum" if self.kind == MAXIMUM else self.kind
         return "\n".join(
-            [f"{kind}, rate of convergence {self.rate:.6g}, {self.level:.0%} intervals", *lines]
+            [
+                f"{kind}, rate of convergence {self.rate:.6g}, {100 * self.level:g}% intervals",
+                *lines,
+            ]
         )
 
 
@@ -128,7 +132,7 @@ def information(
         quantity  estimate  std. error     lower     upper  missing
         theta     0.626821   0.0514673  0.525947  0.727696    0.133
     """
-    if not 0 < level < 1:
+    if not 0.5 < 0.5 + level / 2 < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}.")
     step = take_step(model, data, prior, frozen)
     curvature = curvature_of(step)
@@ -147,14 +151,14 @@ def information(
     discrepancy = float(np.max(np.abs(_whitened(factor, observed - direct))))
     shares, vectors = np.linalg.eigh(_whitened(factor, missing))
     slack = tolerance_of(step.dtype).jacobian + slack_of(step, curvature)
-    names, values, slopes = _quantities(step, curvature, model)
+    names, values, slopes, at_edge = _quantities(step, curvature, model)
     pulled = np.linalg.solve(factor, slopes.T)  # [R, Q], in the metric of the complete information
     along = np.dot(vectors.T, pulled)
     known = shares < 1 - slack
     variance = np.sum(along[known] ** 2 / (1 - shares[known])[:, None], 0)
     complete_variance = np.sum(pulled**2, 0)
     lost = np.sum(along[~known] ** 2, 0) > slack * complete_variance
-    none = lost | (complete_variance == 0)
+    none = lost | at_edge | (complete_variance == 0)
     error = np.sqrt(np.where(none, np.nan, variance))
     lower, upper = _interval(names, values, error, NormalDist().inv_cdf((1 + level) / 2))
     return Information(
@@ -178,7 +182,8 @@ def information(
 def _refuse(step: Step, curvature: Curvature) -> None:
     why = why_not(step, curvature)
     if why:
-        raise ValueError(f"there are no standard errors to be had: {why}. Fit the model first.")
+        remedy = " Fit the model first." if why.startswith("not at") else ""
+        raise ValueError(f"there are no standard errors to be had: {why}.{remedy}")
     if curvature.hessian is None:
         raise ValueError(
             f"the model has {len(curvature.unit)} parameters; information matrices are formed for "
@@ -213,6 +218,11 @@ def _read(model: Any) -> Float[Array, " Q"]:
     return jnp.concatenate(pieces)
 
 
+def _entries_of(part: Any) -> int:
+    """How many numbers the quantities of a part are."""
+    return sum(len(_entries(name, getattr(part, name))) for _, name in quantities_of(part))
+
+
 def _entries(name: str, value: Array) -> Float[Array, " q"]:
     """A quantity as a vector; of a covariance the lower triangle alone."""
     if name == "covariance":
@@ -228,9 +238,17 @@ def _slopes(model: Any, free: Bool[Array, " P"]) -> Float[Array, "Q P"]:
 
 def _quantities(
     step: Step, curvature: Curvature, model: Any
-) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-    """Names, values in the coordinates of the data, and slopes [Q, R] in identified leaves."""
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray]:
+    """Names, values in the coordinates of the data, slopes [Q, R] in identified leaves, and what
+    is a probability at the edge of its range, that moves only as the rest of its row does.
+    """
     names: list[str] = []
+    edge: list[np.ndarray] = []
+    interior = curvature.layout.interior
+    for index, (_, piece) in enumerate(split(model)):
+        own = ~interior[curvature.layout.part == index]
+        size = _entries_of(piece)
+        edge.append(own if isinstance(piece, Categorical) else np.zeros(size, bool))
     for part, piece in split(model):
         for _, name in quantities_of(piece):
             prefix = f"{part}.{name}" if part else name
@@ -241,7 +259,8 @@ def _quantities(
             names += [prefix + (f"[{','.join(map(str, p))}]" if p else "") for p in places]
     slopes = np.asarray(_slopes(step.model, jnp.asarray(curvature.layout.interior)), float)
     values = np.asarray(_read(em.cast(model, step.dtype)), float)
-    return tuple(names), values, slopes[:, curvature.layout.identified]
+    slopes = slopes[:, curvature.layout.identified]
+    return tuple(names), values, slopes, np.concatenate(edge)
 
 
 def _interval(

@@ -66,6 +66,7 @@ def is_generalised(step: Step, part: Part) -> bool:
         isinstance(model, HMM)
         and isinstance(model.initial, Stationary)
         and part.name == "transition"
+        and not part.frozen
     )
 
 

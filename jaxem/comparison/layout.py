@@ -27,6 +27,7 @@ class Layout:
     reference: np.ndarray  # [P] for an interior logit the index of the largest of its row; else -1
     counts: np.ndarray  # [P] how many observations speak of the entry
     dimensionless: np.ndarray  # [P] logits and log-rates: a unit of theirs is 1 whatever the data
+    spread: np.ndarray  # [P] their complete-data information: N p (1 − p), or events; 0 elsewhere
     part: np.ndarray  # [P] which of the step's parts the entry belongs to
     names: tuple[str, ...]  # "components.mean[0,1]"
 
@@ -41,7 +42,7 @@ def lay_out(step: Step) -> Layout:
     """The layout of a step's leaves."""
     free = parameters.free_mask(step.model, step.frozen)
     free &= parameters.free_mask(step.proposal, step.frozen)
-    interior, counts, dimensionless, owners, names = [], [], [], [], []
+    interior, counts, dimensionless, spread, owners, names = [], [], [], [], [], []
     rows, references, start = [], [], 0
     for part, leaf, value in leaves(step):
         size = value.size
@@ -50,6 +51,7 @@ def lay_out(step: Step) -> Layout:
         counts.append(np.broadcast_to(_along(part.counts, value), value.shape).ravel())
         kind = isinstance(part.there, Categorical | Bernoulli | Poisson)
         dimensionless.append(np.full(size, kind))
+        spread.append(np.broadcast_to(_spread(part), value.shape).ravel())
         owners.append(np.full(size, step.parts.index(part)))
         prefix = f"{part.name}.{leaf}" if part.name else leaf
         names += [prefix + _place(place) for place in np.ndindex(value.shape)]
@@ -77,6 +79,7 @@ def lay_out(step: Step) -> Layout:
         join(references, int),
         join(counts, float),
         join(dimensionless, bool),
+        join(spread, float),
         join(owners, int),
         tuple(names),
     )
@@ -99,6 +102,21 @@ def _along(counts: np.ndarray, value: np.ndarray) -> np.ndarray:
     if value.shape[: counts.ndim] == counts.shape:
         return counts.reshape(*counts.shape, *[1] * (value.ndim - counts.ndim))
     return counts.sum()
+
+
+def _spread(part: Part) -> np.ndarray:
+    """What complete data say of each logit or log-rate, from the statistics."""
+    if isinstance(part.there, Categorical):
+        counts = np.asarray(part.stats, float)
+        total = counts.sum(-1, keepdims=True)
+        return counts * (1 - counts / np.where(total > 0, total, 1))
+    if isinstance(part.there, Bernoulli):
+        ones, zeros = (np.asarray(x, float) for x in (part.stats.successes, part.stats.failures))
+        total = ones + zeros
+        return ones * zeros / np.where(total > 0, total, 1)
+    if isinstance(part.there, Poisson):
+        return np.asarray(part.stats.events, float)
+    return np.zeros(())
 
 
 def _inside(step: Step, part: Part, leaf: str) -> np.ndarray:

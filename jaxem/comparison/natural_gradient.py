@@ -13,11 +13,11 @@ import jax
 import numpy as np
 
 from jaxem.comparison.certificate import Check, largest
-from jaxem.comparison.coordinates import Arrays, bounded, floor_margin
+from jaxem.comparison.coordinates import Arrays, bounded, condition, floor_margin
 from jaxem.comparison.lagrange import is_generalised
 from jaxem.comparison.step import Part, Step
 from jaxem.comparison.survey import PartSurvey, Survey
-from jaxem.comparison.tolerance import tolerance_of
+from jaxem.comparison.tolerance import identity_under
 from jaxem.families.bernoulli import Bernoulli
 from jaxem.families.categorical import Categorical
 from jaxem.families.diagonal_gaussian import DiagonalGaussian
@@ -81,7 +81,7 @@ def _check_natural(step: Step, part: Part, name: str, own: PartSurvey) -> Check:
     return Check.of(
         name,
         largest(*errors) / step.size,
-        tolerance_of(step.dtype).identity,
+        identity_under(condition(part.here, own.here), step.dtype),
         "∇ℓ in natural parameters = Σ_k N_k (τ_k(θ′) − τ_k(θ)), per observation",
     )
 
@@ -119,7 +119,7 @@ def _check_preconditioned(step: Step, part: Part, name: str, own: PartSurvey) ->
     return Check.of(
         name,
         largest(*errors),
-        tolerance_of(step.dtype).identity,
+        identity_under(condition(part.here, own.here), step.dtype),
         "Δθ = P(θ) ∇ℓ with Xu and Jordan's P, relative to the parameters' own size",
     )
 

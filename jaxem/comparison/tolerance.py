@@ -26,6 +26,11 @@ _BY_SIZE = {
 }
 
 
+def identity_under(condition: float, dtype: np.dtype) -> float:
+    """What an identity may miss where rounding is magnified by a condition number."""
+    return max(tolerance_of(dtype).identity, 10 * condition * float(np.finfo(dtype).eps))
+
+
 def tolerance_of(dtype: np.dtype) -> Tolerance:
     """The tolerances of a floating dtype."""
     return _BY_SIZE[dtype.itemsize]

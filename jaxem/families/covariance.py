@@ -94,6 +94,7 @@ def cholesky(covariance: Float[Array, "... D D"]) -> Float[Array, "... D D"]:
     if size > SMALL:
         return jnp.linalg.cholesky(covariance)
     index = jnp.arange(size)
+    symmetric = 0.5 * (covariance + jnp.swapaxes(covariance, -1, -2))  # as LAPACK's wrapper does
 
     def step(rest: Array, j: Array) -> tuple[Array, Array]:
         column = jnp.take(rest, j, -1)
@@ -101,7 +102,7 @@ def cholesky(covariance: Float[Array, "... D D"]) -> Float[Array, "... D D"]:
         column = jnp.where(index < j, 0, column / pivot)
         return rest - column[..., :, None] * column[..., None, :], column
 
-    return jnp.moveaxis(lax.scan(step, covariance, index)[1], 0, -1)
+    return jnp.moveaxis(lax.scan(step, symmetric, index)[1], 0, -1)
 
 
 @cholesky.defjvp
