@@ -6,7 +6,7 @@ arithmetic on them makes NaN, so they are left out of the free coordinates.
 """
 
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
 import jax
@@ -19,12 +19,22 @@ Names = tuple[str, ...]
 
 def named_leaves(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted name and value of every leaf, in the order of `jax.tree.leaves`."""
-    for field in fields(model):
+    for field in _children(model):
         value, name = getattr(model, field.name), prefix + field.name
         if is_dataclass(value):
             yield from named_leaves(value, name + ".")
         elif value is not None:
             yield name, value
+
+
+def leaf_names(part: Any) -> Names:
+    """The dotted names of the leaves."""
+    return tuple(name for name, _ in named_leaves(part))
+
+
+def _children(model: Any) -> list[Field]:
+    """The fields that hold leaves; static ones are structure."""
+    return [field for field in fields(model) if not field.metadata.get("static")]
 
 
 def check_frozen(model: Any, frozen: str | Names) -> Names:
@@ -71,7 +81,7 @@ def count(model: Any, frozen: Names = ()) -> Int[Array, ""] | int:
 def _count(model: Any, prefix: str, frozen: Names) -> Any:
     total = 0
     free = False
-    for field in fields(model):
+    for field in _children(model):
         value, name = getattr(model, field.name), prefix + field.name
         if is_frozen(name, frozen) or value is None:
             continue

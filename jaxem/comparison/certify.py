@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxem import em, parameters
 from jaxem.comparison.certificate import Certificate
@@ -13,12 +14,15 @@ from jaxem.comparison.identities import (
     check_ascent,
     check_decomposition,
     check_fisher,
+    check_held,
+    check_prior,
 )
 from jaxem.comparison.lagrange import check_lagrange
 from jaxem.comparison.natural_gradient import check_natural_gradient
 from jaxem.comparison.softmax import check_growth, check_softmax, random_leaves
 from jaxem.comparison.step import Step, take_step
 from jaxem.comparison.survey import survey
+from jaxem.families.mixture_family import MixtureFamily
 
 STARTS = 4  # ascents, and random distributions over what is latent
 
@@ -40,7 +44,8 @@ def certify(
     * `softmax`: Adam, L-BFGS and trust-region Newton on the unconstrained leaves, from random
       starts, come to the same θ′; `growth`: so does p ∂ℓ/∂p for every table of probabilities.
     * `second_order`: Q is strictly concave there, but for what changes no probability.
-    * `fisher`: ∇ℓ(θ) = ∇Q(θ | θ).
+    * `fisher`: ∇ℓ(θ) = ∇Q(θ | θ); `prior`: ∇ log-prior is what the pretend data add to it; `held`:
+      what is frozen or impossible has not moved.
     * `natural`, `preconditioned`: EM as a natural-gradient step and as a preconditioned one.
     * `decomposition`: ℓ = L(q, θ) + KL(q ‖ p), for the posterior and for others.
     * `ascent`: Δℓ = ΔQ + KL(p_old ‖ p_new), and Q does not fall.
@@ -54,7 +59,8 @@ def certify(
 
     Args:
         model: a `Mixture`, an `HMM`, or anything with the methods of `em.Model` and
-            `expected_log_prob`, `member_counts`, `posterior_entropy` and `posterior_divergence`.
+            `expected_log_prob`, `member_counts`, `posterior_entropy` and `posterior_divergence`
+            (and `with_pretend(stats, prior)`, if it takes a prior).
             Families may be one's own; they need no more than `fit` asks of them and
             `expected_log_prob`.
         data: what `fit` takes.
@@ -87,20 +93,25 @@ def certify(
         *check_growth(step, surveyed),
         *check_curvature(step, curvature),
         check_fisher(step, surveyed),
+        *check_prior(step, surveyed),
+        check_held(step),
         *check_natural_gradient(step, surveyed),
         *check_decomposition(step, surveyed, starts, entropy),
         *check_ascent(step, surveyed, gap),
-        *check_fixed_point(step, curvature),
+        *check_fixed_point(step, surveyed, curvature),
     ]
     return Certificate(_subject(step), tuple(checks))
 
 
 def _subject(step: Step) -> str:
     """What was certified, in words."""
-    kinds = [type(part.here).__name__ for part in step.parts]
-    emission = "" if len(kinds) == 1 else f" over {kinds[-1]}"
-    observations = f"{step.size:.6g} observations"
+    words = [type(step.model).__name__]
+    family = getattr(step.model, "components", getattr(step.model, "emission", None))
+    while family is not None:
+        words.append(type(family).__name__)
+        family = family.components if isinstance(family, MixtureFamily) else None
+    size = float(np.sum(step.counts))
     return (
-        f"{type(step.model).__name__}{emission}, {observations}, "
-        f"{step.dtype.name}, ℓ = {step.log_likelihood:.6f}"
+        f"{' over '.join(words)}, {size:.4g} observations, {step.dtype.name}, "
+        f"ℓ = {step.log_likelihood:.6f}"
     )

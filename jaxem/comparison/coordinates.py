@@ -4,13 +4,16 @@ A table with a row for each family.  A family that is not in it is taken in its 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jaxem import parameters
 from jaxem.comparison.positive_table import PositiveTable
 from jaxem.families import covariance as cov
 from jaxem.families.bernoulli import Bernoulli
@@ -36,7 +39,7 @@ class Coordinates:
 
     def read(self, part: Any) -> Arrays:
         """The quantities of a part."""
-        return tuple(getattr(part, name) for name in self.names)
+        return tuple(attrgetter(name)(part) for name in self.names)
 
 
 def _logit(probs: Array) -> Array:
@@ -116,8 +119,12 @@ def leaves_of(part: Any) -> Coordinates:
     A part may name the quantity behind each leaf in `quantities`, {"logit": "theta"}: it is what
     `information` then reports.
     """
-    names = tuple(entry.name for entry in fields(part))
-    return Coordinates(names, type(part), lambda part, gradients: gradients)
+    structure = jax.tree.structure(part)
+    return Coordinates(
+        parameters.leaf_names(part),
+        lambda *leaves: jax.tree.unflatten(structure, leaves),
+        lambda part, gradients: gradients,
+    )
 
 
 def coordinates_of(part: Any) -> Coordinates:
@@ -134,8 +141,7 @@ def bounded(part: Any) -> dict[str, str]:
     """The leaves of a part that a covariance floor bounds, and what they are."""
     if not is_known(part):
         return {}
-    leaves = [entry.name for entry in fields(part)]
-    named = zip(leaves, coordinates_of(part).names, strict=True)
+    named = zip(parameters.leaf_names(part), coordinates_of(part).names, strict=True)
     return {leaf: name for leaf, name in named if name in ("covariance", "variance")}
 
 

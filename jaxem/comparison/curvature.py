@@ -18,11 +18,10 @@ from jaxtyping import Array
 from jaxem import parameters
 from jaxem.comparison import objective
 from jaxem.comparison.certificate import Check, largest
-from jaxem.comparison.coordinates import coordinates_of
+from jaxem.comparison.coordinates import coordinates_of, is_known
 from jaxem.comparison.lanczos import lanczos
 from jaxem.comparison.layout import Layout, lay_out
 from jaxem.comparison.step import Step
-from jaxem.comparison.tolerance import tolerance_of
 from jaxem.families.categorical import Categorical
 
 DENSE = 1000  # parameters, up to which whole Hessians are formed
@@ -122,7 +121,7 @@ def _estimated_diagonal(product: Callable[[np.ndarray], np.ndarray], size: int) 
 
 def check_curvature(step: Step, curvature: Curvature) -> Iterator[Check]:
     """Both Hessians."""
-    layout, tolerance = curvature.layout, tolerance_of(step.dtype).curvature
+    layout, tolerance = curvature.layout, step.tolerance.curvature
     identified = layout.identified
     if not len(identified):
         why = "no parameter is free"
@@ -140,10 +139,10 @@ def check_curvature(step: Step, curvature: Curvature) -> Iterator[Check]:
         basis = _tangent(step, layout)
         used = basis.any(0)  # a probability near 0 is not, and its 1/p² may be infinite
         whole, basis = whole[np.ix_(used, used)], basis[:, used]
-        yield Check.of(
+        yield _check_concave(
+            step,
             "second_order.constrained",
             largest_eigenvalue(np.linalg.multi_dot([basis, whole, basis.T])),
-            -tolerance,
             "largest eigenvalue of the Hessian of Q on the tangent of the constraints, each "
             "diagonal entry scaled to -1: Q is strictly concave there",
             dimension=len(basis),
@@ -153,14 +152,27 @@ def check_curvature(step: Step, curvature: Curvature) -> Iterator[Check]:
         if curvature.hessian is None
         else largest_eigenvalue(curvature.hessian[np.ix_(identified, identified)])
     )
-    yield Check.of(
+    yield _check_concave(
+        step,
         "second_order.softmax",
         flattest,
-        -tolerance,
         "the same in logits and other leaves, with one logit a row held fixed",
         dimension=len(identified),
     )
     yield _check_null_space(step, curvature, tolerance)
+
+
+def _check_concave(step: Step, name: str, eigenvalue: float, meaning: str, dimension: int) -> Check:
+    """A negative largest eigenvalue; a family of one's own may have leaves that change nothing."""
+    tolerance = step.tolerance.curvature
+    own = [type(part.here).__name__ for part in step.parts if not is_known(part.here)]
+    if own and abs(eigenvalue) <= tolerance:
+        return Check.not_applicable(
+            name,
+            f"Q is flat in some direction: leaves of {own[0]} may be redundant",
+            dimension=dimension,
+        )
+    return Check.of(name, eigenvalue, -tolerance, meaning, dimension=dimension)
 
 
 def _check_null_space(step: Step, curvature: Curvature, tolerance: float) -> Check:

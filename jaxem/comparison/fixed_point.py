@@ -19,7 +19,8 @@ from jaxem.comparison.curvature import LANCZOS_STEPS, Curvature, largest_eigenva
 from jaxem.comparison.lagrange import is_generalised
 from jaxem.comparison.lanczos import lanczos
 from jaxem.comparison.step import Step
-from jaxem.comparison.tolerance import tolerance_of
+from jaxem.comparison.survey import Survey
+from jaxem.families.categorical import Categorical
 
 NAMES = ("fixed_point.jacobian", "fixed_point.maximum")
 DRIFT = 0.01  # a move of a logit, or of a mean in standard deviations, that counts as none
@@ -38,15 +39,15 @@ class Convergence:
     eigenvalues: np.ndarray  # of DM, ascending; all of them, or Ritz values
 
 
-def check_fixed_point(step: Step, curvature: Curvature) -> Iterator[Check]:
+def check_fixed_point(step: Step, survey: Survey, curvature: Curvature) -> Iterator[Check]:
     """The Jacobian, and the kind of the point."""
-    why = why_not(step, curvature)
+    why = why_not(step, survey, curvature)
     if why:
         for name in NAMES:
             yield Check.not_applicable(name, why)
         return
     found = convergence(step, curvature)
-    tolerance = tolerance_of(step.dtype).jacobian + found.slack
+    tolerance = step.tolerance.jacobian + found.slack
     facts = {"rate": found.rate, "eigenvalues": found.eigenvalues}
     yield Check.of(
         NAMES[0],
@@ -106,16 +107,16 @@ def next_move(step: Step, curvature: Curvature) -> np.ndarray:
     return without_null(curvature.layout, move - here)
 
 
-def why_not(step: Step, curvature: Curvature) -> str:
+def why_not(step: Step, survey: Survey, curvature: Curvature) -> str:
     """Why nothing can be said of a fixed point here; nothing if something can."""
     if any(is_generalised(step, part) for part in step.parts):
         return "the M-step is a generalised one, whose map has no derivative of this form"
     if not len(curvature.layout.identified):
         return "no parameter is free"
-    if not _smallest_curvature(step, curvature) > tolerance_of(step.dtype).curvature:
+    if not _smallest_curvature(step, curvature) > step.tolerance.curvature:
         return "not even complete data identify all leaves (see second_order)"
     move = next_move(step, curvature)
-    distance, allowed = curvature.distance(move), tolerance_of(step.dtype).fixed
+    distance, allowed = curvature.distance(move), step.tolerance.fixed
     if not distance <= allowed:
         return (
             f"not at a fixed point: the step is {distance:.3g} complete-data standard errors long "
@@ -126,6 +127,25 @@ def why_not(step: Step, curvature: Curvature) -> str:
     if not np.max(units) <= DRIFT:
         name = curvature.layout.names[int(np.argmax(units))]
         return f"not at a fixed point: {name} still moves, by {move[np.argmax(units)]:.3g} a step"
+    return _growing(step, survey, curvature)
+
+
+def _growing(step: Step, survey: Survey, curvature: Curvature) -> str:
+    """A probability near 0 that is on its way up: p_j ← p_j (∂ℓ/∂p_j) / N, a factor above 1."""
+    for index, (part, own) in enumerate(zip(step.parts, survey.parts, strict=True)):
+        if not isinstance(part.here, Categorical) or part.frozen:
+            continue
+        probs, slopes = (np.asarray(value[0], float) for value in (own.here, own.slopes))
+        total = np.sum(probs * slopes, -1, keepdims=True)
+        factor = np.where(total > 0, slopes / np.where(total > 0, total, 1), 0)
+        inside = curvature.layout.interior[curvature.layout.part == index].reshape(probs.shape)
+        grows = ~inside & (probs > 0) & (factor > 1 + DRIFT)
+        if grows.any():
+            place = ",".join(str(i) for i in np.argwhere(grows)[0])
+            return (
+                f"not at a fixed point: {part.name}.probs[{place}] is nearly 0 but grows by a "
+                f"factor of {factor[tuple(np.argwhere(grows)[0])]:.4g} a step"
+            )
     return ""
 
 

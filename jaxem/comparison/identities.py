@@ -16,13 +16,12 @@ from jaxem.comparison import objective
 from jaxem.comparison.certificate import Check, largest
 from jaxem.comparison.coordinates import (
     bounded,
-    condition,
     coordinates_of,
     floor_margin,
 )
 from jaxem.comparison.step import Step, e_step
 from jaxem.comparison.survey import Survey
-from jaxem.comparison.tolerance import identity_under, tolerance_of
+from jaxem.families.categorical import Categorical
 
 
 @jax.jit
@@ -49,14 +48,46 @@ def check_fisher(step: Step, survey: Survey) -> Check:
         / step.size
         for part, own in zip(step.parts, survey.parts, strict=True)
     }
-    pairs = zip(step.parts, survey.parts, strict=True)
-    magnified = largest(*(condition(part.here, own.here) for part, own in pairs))
     return Check.of(
         "fisher",
         largest(*differences.values()),
-        identity_under(magnified, step.dtype),
+        step.tolerance.identity,
         "∇ℓ(θ) = ∇Q(θ | θ), by autodiff of each, per observation",
         by_part=differences,
+    )
+
+
+def check_prior(step: Step, survey: Survey) -> Iterator[Check]:
+    """∇ log p(θ) is what the pretend data add to ∇Q: a prior is pretend data."""
+    if not any(np.any(np.asarray(own.whitened_pretend[0]) != 0) for own in survey.parts) and all(
+        not np.any(leaf) for own in survey.parts for leaf in (*own.whitened_prior,)
+    ):
+        yield Check.not_applicable("prior", "there are no pretend data")
+        return
+    errors = [
+        np.abs(np.asarray(ours, float) - theirs)
+        for own in survey.parts
+        for ours, theirs in zip(own.whitened_prior, own.whitened_pretend, strict=True)
+    ]
+    yield Check.of(
+        "prior",
+        largest(*errors) / step.size,
+        step.tolerance.identity,
+        "the gradient of the log-prior is what the pretend data add to that of Q, per observation",
+    )
+
+
+def check_held(step: Step) -> Check:
+    """What is frozen, and what is impossible, is after the step what it was before, to the bit."""
+    moved = 0
+    for (name, here), there in zip(
+        parameters.named_leaves(step.model), jax.tree.leaves(step.proposal), strict=True
+    ):
+        here, there = np.asarray(here), np.asarray(there)
+        held = np.isneginf(here) | parameters.is_frozen(name, step.frozen)
+        moved += int(np.sum(held & (here != there)))
+    return Check.of(
+        "held", moved, 0, "what is frozen or impossible stays what it is; entries moved"
     )
 
 
@@ -69,7 +100,7 @@ def check_decomposition(
     that the model could have as a posterior, and far from its own.  `entropy` is that of the
     posterior at θ.  Bishop (2006) 9.70-9.72.
     """
-    tolerance = tolerance_of(step.dtype).identity
+    tolerance = step.tolerance.identity
     bound = survey.q_here + entropy
     scale = step.size + abs(step.log_likelihood) + entropy
     yield Check.of(
@@ -108,20 +139,31 @@ def check_ascent(step: Step, survey: Survey, gap: float) -> Iterator[Check]:
 
     Dempster, Laird & Rubin (1977) lemma 1 and theorem 1.
     """
-    tolerance = tolerance_of(step.dtype).identity
+    tolerance = step.tolerance.identity
     after = float(e_step(step.proposal, step.anchor, step.data)[1])
     values = (after, step.log_likelihood, survey.q_here, survey.q_there)
     scale = step.size + sum(map(abs, values))
     gain = survey.q_there - survey.q_here
-    yield Check.of(
-        "ascent.equality",
-        abs((after - step.log_likelihood) - gain - gap) / scale,
-        tolerance,
-        "Δℓ = ΔQ + KL(p_old ‖ p_new), relative to the terms",
-        log_likelihood_gain=after - step.log_likelihood,
-        q_gain=gain,
-        divergence=gap,
-    )
+    facts = {
+        "log_likelihood_gain": after - step.log_likelihood,
+        "q_gain": gain,
+        "divergence": gap,
+    }
+    if gap == np.inf and _lost_to_underflow(step):
+        yield Check.not_applicable(
+            "ascent.equality",
+            "a posterior probability too small for the dtype became 0 in θ′: KL is infinite by "
+            "rounding alone",
+            **facts,
+        )
+    else:
+        yield Check.of(
+            "ascent.equality",
+            abs((after - step.log_likelihood) - gain - gap) / scale,
+            tolerance,
+            "Δℓ = ΔQ + KL(p_old ‖ p_new), relative to the terms",
+            **facts,
+        )
     fall = survey.objective_here - survey.objective_there
     if _is_below_floor(step, survey):
         yield Check.not_applicable(
@@ -138,6 +180,18 @@ def check_ascent(step: Step, survey: Survey, gap: float) -> Iterator[Check]:
             gain=-fall,
         )
     yield Check.of("ascent.divergence", largest(-gap), 0.0, "KL(p_old ‖ p_new) ≥ 0", divergence=gap)
+
+
+def _lost_to_underflow(step: Step) -> bool:
+    """Whether θ′ rules out what θ does not, where nothing at all was counted."""
+    found = False
+    for part in step.parts:
+        for here, there in zip(*map(jax.tree.leaves, (part.here, part.there)), strict=True):
+            lost = np.isneginf(there) & ~np.isneginf(here)
+            if isinstance(part.here, Categorical) and np.any(np.asarray(part.stats)[lost] > 0):
+                return False
+            found |= bool(lost.any())
+    return found
 
 
 def _is_below_floor(step: Step, survey: Survey) -> bool:

@@ -1,6 +1,7 @@
 """Observed information, standard errors and confidence intervals at a fitted model."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from operator import attrgetter
 from statistics import NormalDist
 from typing import Any
 
@@ -23,7 +24,7 @@ from jaxem.comparison.fixed_point import (
 from jaxem.comparison.objective import at_leaves
 from jaxem.comparison.parts import split
 from jaxem.comparison.step import Step, take_step
-from jaxem.comparison.tolerance import tolerance_of
+from jaxem.comparison.survey import Survey, survey
 from jaxem.families.categorical import Categorical
 
 # The scale on which an interval is symmetric: one that keeps it inside the quantity's range.
@@ -136,7 +137,7 @@ def information(
         raise ValueError(f"level must lie between 0 and 1, got {level}.")
     step = take_step(model, data, prior, frozen)
     curvature = curvature_of(step)
-    _refuse(step, curvature)
+    _refuse(step, survey(step), curvature)
     identified = curvature.layout.identified
     free = jnp.asarray(curvature.layout.interior)
     rows = jnp.asarray(directions(curvature), step.dtype)
@@ -150,7 +151,7 @@ def information(
     factor = np.linalg.cholesky(complete)
     discrepancy = float(np.max(np.abs(_whitened(factor, observed - direct))))
     shares, vectors = np.linalg.eigh(_whitened(factor, missing))
-    slack = tolerance_of(step.dtype).jacobian + slack_of(step, curvature)
+    slack = step.tolerance.jacobian + slack_of(step, curvature)
     names, values, slopes, at_edge = _quantities(step, curvature, model)
     pulled = np.linalg.solve(factor, slopes.T)  # [R, Q], in the metric of the complete information
     along = np.dot(vectors.T, pulled)
@@ -179,8 +180,8 @@ def information(
     )
 
 
-def _refuse(step: Step, curvature: Curvature) -> None:
-    why = why_not(step, curvature)
+def _refuse(step: Step, surveyed: Survey, curvature: Curvature) -> None:
+    why = why_not(step, surveyed, curvature)
     if why:
         remedy = " Fit the model first." if why.startswith("not at") else ""
         raise ValueError(f"there are no standard errors to be had: {why}.{remedy}")
@@ -202,7 +203,7 @@ def _whitened(factor: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 def quantities_of(part: Any) -> tuple[tuple[str, str], ...]:
     """Leaf and quantity names of a part: those of the textbooks, or those it names itself."""
-    leaves = [entry.name for entry in fields(part)]
+    leaves = parameters.leaf_names(part)
     if type(part) in COORDINATES:
         return tuple(zip(leaves, COORDINATES[type(part)].names, strict=True))
     own = getattr(part, "quantities", {})
@@ -211,7 +212,7 @@ def quantities_of(part: Any) -> tuple[tuple[str, str], ...]:
 
 def _read(model: Any) -> Float[Array, " Q"]:
     pieces = [
-        _entries(name, getattr(part, name))
+        _entries(name, attrgetter(name)(part))
         for _, part in split(model)
         for _, name in quantities_of(part)
     ]
@@ -220,7 +221,7 @@ def _read(model: Any) -> Float[Array, " Q"]:
 
 def _entries_of(part: Any) -> int:
     """How many numbers the quantities of a part are."""
-    return sum(len(_entries(name, getattr(part, name))) for _, name in quantities_of(part))
+    return sum(len(_entries(name, attrgetter(name)(part))) for _, name in quantities_of(part))
 
 
 def _entries(name: str, value: Array) -> Float[Array, " q"]:
@@ -252,7 +253,7 @@ def _quantities(
     for part, piece in split(model):
         for _, name in quantities_of(piece):
             prefix = f"{part}.{name}" if part else name
-            value = np.asarray(getattr(piece, name))
+            value = np.asarray(attrgetter(name)(piece))
             places = list(np.ndindex(value.shape))
             if name == "covariance":
                 places = [place for place in places if place[-1] <= place[-2]]

@@ -7,7 +7,6 @@ Bishop (2006) appendix E, 9.20-9.22; Karush (1939), Kuhn & Tucker (1951).
 """
 
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import Any
 
 import jax
@@ -28,7 +27,6 @@ from jaxem.comparison.curvature import Curvature
 from jaxem.comparison.parts import at
 from jaxem.comparison.step import Part, Step
 from jaxem.comparison.survey import PartSurvey, Survey
-from jaxem.comparison.tolerance import tolerance_of
 from jaxem.data import Chunks
 from jaxem.families.categorical import Categorical
 from jaxem.families.mixture_family import MixtureFamily
@@ -46,7 +44,7 @@ def check_lagrange(step: Step, survey: Survey, curvature: Curvature) -> Iterator
     """The checks of every part that is not frozen."""
     for part, own in zip(step.parts, survey.parts, strict=True):
         name = f"lagrange.{part.name}" if part.name else "lagrange"
-        if len(part.frozen) == len(fields(part.here)):
+        if len(part.frozen) == len(part.quantities):
             yield Check.not_applicable(name, "it is frozen, so there is nothing to maximise")
         elif is_generalised(step, part):
             yield Check.not_applicable(name, GENERALISED)
@@ -75,7 +73,7 @@ def _check_table(
 ) -> Iterator[Check]:
     """One multiplier a row."""
     gradient = np.asarray(own.slopes_there[0], float)
-    tolerance = tolerance_of(step.dtype).stationarity * step.size
+    tolerance = step.tolerance.stationarity * step.size
     probs = np.asarray(own.there[0], float)
     counts = np.asarray(part.stats, float)
     speaks = counts.sum(-1) != 0  # a row without counts keeps its probabilities: no condition on it
@@ -185,15 +183,15 @@ def _last_states(model: HMM, data: Any) -> Array:
 
 def _check_family(step: Step, part: Part, name: str, whitened: Any) -> Iterator[Check]:
     """Means, covariances, probabilities and rates: no equality constraint, perhaps a floor."""
-    tolerance = tolerance_of(step.dtype).stationarity * step.size
+    tolerance = step.tolerance.stationarity * step.size
     facts, floored = {}, None
     names = coordinates_of(part.there).names
-    for entry, quantity, own in zip(fields(part.there), names, whitened, strict=True):
-        if entry.name in part.frozen:
+    for leaf, quantity, own in zip(part.quantities, names, whitened, strict=True):
+        if leaf in part.frozen:
             continue
         multiplier = -np.asarray(own, float)
-        if entry.name in bounded(part.there):
-            value = part.quantities[entry.name]
+        if leaf in bounded(part.there):
+            value = part.quantities[leaf]
             slack = floor_slack(quantity, value, step.floor)
             matrix = quantity == "covariance"
             residual = np.matmul(multiplier, slack) if matrix else multiplier * slack
@@ -235,7 +233,7 @@ def _check_leaves(
     return Check.of(
         name,
         largest(np.abs(gradient * curvature.unit[own])),
-        tolerance_of(step.dtype).stationarity * step.size,
+        step.tolerance.stationarity * step.size,
         "∂Q = 0 in every leaf, in standard deviations of one observation",
         gradient=gradient,
     )

@@ -3,7 +3,8 @@ identified.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
@@ -88,8 +89,8 @@ def lay_out(step: Step) -> Layout:
 def leaves(step: Step) -> Iterator[tuple[Part, str, np.ndarray]]:
     """Part, name and value in θ′ of every leaf, in their order."""
     for part in step.parts:
-        for entry in fields(part.there):
-            yield part, entry.name, np.asarray(getattr(part.there, entry.name), float)
+        for leaf, value in parameters.named_leaves(part.there):
+            yield part, leaf, np.asarray(value, float)
 
 
 def _place(place: tuple[int, ...]) -> str:
@@ -129,7 +130,7 @@ def _inside(step: Step, part: Part, leaf: str) -> np.ndarray:
         )
     if isinstance(part.there, Poisson):
         return np.asarray(part.stats.events) > step.edge
-    value = np.asarray(getattr(part.there, leaf))
+    value = np.asarray(attrgetter(leaf)(part.there))
     enough = _along(part.counts, value) > step.edge
     name = bounded(part.there).get(leaf)
     if name is not None:

@@ -6,18 +6,16 @@ every block to where its expected statistics are (Sato 2001).  In the quantities
 """
 
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxem.comparison.certificate import Check, largest
-from jaxem.comparison.coordinates import Arrays, bounded, condition, floor_margin
+from jaxem.comparison.coordinates import Arrays, bounded, floor_margin, is_known
 from jaxem.comparison.lagrange import is_generalised
 from jaxem.comparison.step import Part, Step
 from jaxem.comparison.survey import PartSurvey, Survey
-from jaxem.comparison.tolerance import identity_under
 from jaxem.families.bernoulli import Bernoulli
 from jaxem.families.categorical import Categorical
 from jaxem.families.diagonal_gaussian import DiagonalGaussian
@@ -50,7 +48,7 @@ def check_natural_gradient(step: Step, survey: Survey) -> Iterator[Check]:
 
 
 def _why_not(step: Step, part: Part) -> str:
-    if len(part.frozen) == len(fields(part.here)):
+    if len(part.frozen) == len(part.quantities):
         return "it is frozen"
     if is_generalised(step, part):
         return "its M-step is a generalised one"
@@ -67,21 +65,27 @@ def _check_natural(step: Step, part: Part, name: str, own: PartSurvey) -> Check:
     that is frozen, comes out right.
     """
     errors = []
-    for entry, leaf, ours, theirs in zip(
-        fields(part.here),
+    for name_of_leaf, leaf, ours, theirs in zip(
+        part.quantities,
         *map(jax.tree.leaves, (part.here, own.gradient, own.natural)),
         strict=True,
     ):
-        if entry.name in part.frozen:
+        if name_of_leaf in part.frozen:
             continue
         residual = np.where(np.isfinite(leaf), np.asarray(ours, float) - theirs, 0)
-        if entry.name == "mean":
+        if name_of_leaf == "mean":
             residual = residual * _deviation(part.here, own.here)
+        elif name_of_leaf == "log_cholesky" and is_known(part.here):
+            rows, columns = np.tril_indices(part.here.mean.shape[-1])
+            deviation = _deviation(part.here, own.here)[..., rows]
+            residual = residual * np.where(rows == columns, 1, deviation).reshape(
+                residual.shape if residual.ndim == 2 else (-1,)
+            )
         errors.append(np.abs(residual))
     return Check.of(
         name,
         largest(*errors) / step.size,
-        identity_under(condition(part.here, own.here), step.dtype),
+        step.tolerance.identity,
         "∇ℓ in natural parameters = Σ_k N_k (τ_k(θ′) − τ_k(θ)), per observation",
     )
 
@@ -102,24 +106,26 @@ def _deviation(part: Any, quantities: Arrays) -> np.ndarray:
 def _check_preconditioned(step: Step, part: Part, name: str, own: PartSurvey) -> Check:
     assert own.preconditioned is not None
     errors = []
-    for entry, before, after, guess, scale in zip(
-        fields(part.here),
+    for leaf, before, after, guess, scale in zip(
+        part.quantities,
         own.here,
         own.there,
         own.preconditioned,
         _scales(part.here, own.here),
         strict=True,
     ):
-        if entry.name in part.frozen:
+        if leaf in part.frozen:
             continue
         move = np.asarray(after, float) - before
         # What few observations say is known to fewer digits.
-        error = np.abs(move - guess) / (scale + np.abs(move)) * _weight(part, move) / step.size
+        size = scale + np.abs(move)
+        relative = np.abs(move - guess) / np.where(size > 0, size, 1)
+        error = relative * _weight(part, move) / step.size
         errors.append(error)
     return Check.of(
         name,
         largest(*errors),
-        identity_under(condition(part.here, own.here), step.dtype),
+        step.tolerance.identity,
         "Δθ = P(θ) ∇ℓ with Xu and Jordan's P, relative to the parameters' own size",
     )
 

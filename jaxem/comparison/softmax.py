@@ -21,7 +21,6 @@ from jaxem.comparison.curvature import Curvature, q_of_leaves, without_null
 from jaxem.comparison.lagrange import is_generalised
 from jaxem.comparison.step import Part, Step, m_step
 from jaxem.comparison.survey import PartSurvey, Survey
-from jaxem.comparison.tolerance import tolerance_of
 from jaxem.families.categorical import Categorical
 from jaxem.semiring import PRECISION
 
@@ -59,7 +58,7 @@ def check_softmax(
             yield Check.not_applicable(f"softmax.{name}", why)
         return
     seconds = _time(lambda: m_step(step.anchor, step.stats, step.prior, step.frozen))
-    there = np.asarray(parameters.ravel(step.proposal), float)
+    there = np.where(layout.interior, np.asarray(parameters.ravel(step.proposal), float), 0)
     best = survey.objective_there
     for name, (method, most) in METHODS.items():
         units, flattest = _units(step, curvature, name)
@@ -169,7 +168,7 @@ def _judge(
     facts: dict[str, Any],
 ) -> Iterator[Check]:
     """Where the ascents came to their end, against θ′."""
-    tolerance = tolerance_of(step.dtype)
+    tolerance = step.tolerance
     allowed = tolerance.slow_ascent if name == "adam" else tolerance.ascent
     arrived = facts["to_go"] <= allowed
     if curvature.hessian is None:  # how flat Q is nobody knows: only a full stop counts
@@ -179,7 +178,8 @@ def _judge(
     scale = step.size + abs(best)
     if arrived.any():
         moves = [
-            without_null(curvature.layout, point - there) for point in np.asarray(ends.point, float)
+            without_null(curvature.layout, np.where(curvature.layout.interior, point, 0) - there)
+            for point in np.asarray(ends.point, float)
         ]
         lengths = np.array([curvature.distance(move) for move in moves]) / np.sqrt(step.size)
         yield Check.of(
@@ -256,7 +256,7 @@ def _check_growth(step: Step, part: Part, name: str, own: PartSurvey) -> Check:
     return Check.of(
         name,
         float(np.max(error)),
-        tolerance_of(step.dtype).identity,
+        step.tolerance.identity,
         "p ∂ℓ/∂p over its sum, by autodiff of ℓ alone, is the closed-form M-step",
         grown=grown,
     )

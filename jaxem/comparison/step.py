@@ -10,8 +10,10 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxem import em, parameters
+from jaxem.comparison.coordinates import bounded, condition, coordinates_of
 from jaxem.comparison.objective import quantities as quantities_of
 from jaxem.comparison.parts import at, split
+from jaxem.comparison.tolerance import Tolerance, tolerance_of
 from jaxem.data import Chunks
 from jaxem.families import optional
 from jaxem.families.categorical import Categorical
@@ -20,6 +22,19 @@ from jaxem.families.mixture_family import MixtureFamily
 # Fewer expected observations than ε to this power and a parameter is at the edge of its range: a
 # probability on its way to 0 goes there by ever smaller steps, and no curvature holds it.
 EDGE = 1 / 3
+MAGNIFIED = 10.0  # ε times the condition number of a covariance times this may be lost
+COLLAPSED = "; a component may have collapsed onto a point: pass a prior with a floor"
+HOPELESS = 0.01  # a tolerance above which nothing is certified
+MODEL_METHODS = (
+    "validate",
+    "prepare",
+    "e_step",
+    "m_step",
+    "expected_log_prob",
+    "member_counts",
+    "posterior_entropy",
+    "posterior_divergence",
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,7 @@ class Step:
     frozen: parameters.Names
     counts: np.ndarray  # how many observations each member explains; [K]
     quantities: tuple[tuple[np.ndarray, ...], ...]  # of θ′, part by part
+    condition: float  # how much the covariances of θ and θ′ magnify rounding
 
     @property
     def dtype(self) -> np.dtype:
@@ -61,6 +77,16 @@ class Step:
     def eps(self) -> float:
         """The resolution of the dtype."""
         return float(jnp.finfo(self.dtype).eps)
+
+    @cached_property
+    def tolerance(self) -> Tolerance:
+        """What rounding may cost here: the dtype's own, or what ill conditioning makes of it."""
+        own, magnified = tolerance_of(self.dtype), MAGNIFIED * self.eps * self.condition
+        return replace(
+            own,
+            stationarity=max(own.stationarity, magnified),
+            identity=max(own.identity, magnified),
+        )
 
     @property
     def edge(self) -> float:
@@ -86,7 +112,7 @@ class Step:
     def _part(self, name: str, quantities: tuple[np.ndarray, ...]) -> Part:
         sides = [at(side, name) for side in (self.model, self.proposal, self.anchor, self.total)]
         held = (name + "." if name else "") + "{}"
-        inner = [field.name for field in fields(sides[0])]
+        inner = parameters.leaf_names(sides[0])
         frozen = tuple(
             leaf for leaf in inner if parameters.is_frozen(held.format(leaf), self.frozen)
         )
@@ -114,6 +140,7 @@ def take_step(model: Any, data: Any, prior: em.Prior | None, frozen: str | Any) 
         ValueError: data that the model cannot have produced, or that it gives probability 0; a name
             of no part of the model.
     """
+    _refuse_incomplete(model)
     data = model.validate(data)
     frozen = parameters.check_frozen(model, frozen)
     dtype = em.floating_dtype(data, model)
@@ -134,6 +161,20 @@ def take_step(model: Any, data: Any, prior: em.Prior | None, frozen: str | Any) 
         anchor = proposal
         stats, _ = e_step(model, anchor, data)
         proposal, total, _, quantities = m_step(anchor, stats, prior, frozen)
+    quantities = jax.device_get(quantities)
+    _refuse_nan(proposal, COLLAPSED)
+    _refuse_collapsed(proposal, quantities)
+    magnified = max(
+        condition(part, own)
+        for side, values in ((model, jax.device_get(_quantities(model))), (proposal, quantities))
+        for (_, part), own in zip(split(side), values, strict=True)
+    )
+    if MAGNIFIED * float(jnp.finfo(dtype).eps) * magnified > HOPELESS:
+        raise ValueError(
+            f"a covariance is singular to the resolution of {np.dtype(dtype).name} (condition "
+            f"number {magnified:.1e}): nothing can be told from rounding. Use float64, drop a "
+            "column that follows from the others, or pass a prior with a larger floor."
+        )
     counts = np.asarray(model.member_counts(stats), float)
     return Step(
         model,
@@ -146,8 +187,12 @@ def take_step(model: Any, data: Any, prior: em.Prior | None, frozen: str | Any) 
         prior,
         frozen,
         counts,
-        jax.device_get(quantities),
+        quantities,
+        magnified,
     )
+
+
+_quantities = jax.jit(quantities_of)
 
 
 @jax.jit
@@ -164,10 +209,36 @@ def m_step(anchor: Any, stats: Any, prior: Any, frozen: Any) -> tuple[Any, Any, 
     return proposal, total, anchor.near(proposal), quantities_of(proposal)
 
 
-def _refuse_nan(model: Any) -> None:
+def _refuse_nan(model: Any, after: str = "") -> None:
     for name, leaf in parameters.named_leaves(model):
         if np.any(np.isnan(leaf)):
-            raise ValueError(f"{type(model).__name__}.{name} holds NaN: {np.asarray(leaf)}.")
+            which = f"the M-step's {name}" if after else f"{type(model).__name__}.{name}"
+            raise ValueError(f"{which} holds NaN: {np.asarray(leaf).tolist()}{after}.")
+
+
+def _refuse_collapsed(proposal: Any, quantities: Any) -> None:
+    for (name, part), values in zip(split(proposal), quantities, strict=True):
+        for quantity, value in zip(coordinates_of(part).names, values, strict=True):
+            if quantity not in bounded(part).values():
+                continue
+            diagonal = np.diagonal(value, 0, -2, -1) if quantity == "covariance" else value
+            if not np.all(diagonal > 0):
+                raise ValueError(f"the M-step's {name}.{quantity} is 0 somewhere{COLLAPSED}.")
+
+
+def _refuse_incomplete(model: Any) -> None:
+    """Name the first method that a model or a family lacks."""
+    for name in MODEL_METHODS:
+        if not hasattr(model, name):
+            raise ValueError(
+                f"certify needs a model, such as a Mixture or an HMM: {type(model).__name__} has "
+                f"no {name}."
+            )
+    for name, part in split(model):
+        if not hasattr(part, "expected_log_prob"):
+            raise ValueError(
+                f"certify needs {type(part).__name__}.expected_log_prob (of {name}): it is Q."
+            )
 
 
 def _centred(model: Any, data: Any, prior: em.Prior) -> tuple[Any, Any, em.Prior]:

@@ -27,6 +27,8 @@ class PartSurvey:
     whitened: Arrays  # ∇ℓ at θ, in units in which that of N observations is at most about N
     whitened_q: Arrays  # ∇Q at θ
     whitened_there: Arrays  # ∇(Q + log-prior) at θ′
+    whitened_prior: Arrays  # ∇ log-prior at θ
+    whitened_pretend: Arrays  # what the pretend data add to ∇Q at θ
     gradient: Any  # ∇(ℓ + log-prior) at θ in leaves, shaped like the part
     natural: Any  # (∂η/∂leaf)ᵀ Σ N (τ(θ′) − τ(θ)), likewise; None where there is no η
     preconditioned: Arrays | None  # P(θ) ∇(ℓ + log-prior); None where there is no P
@@ -70,6 +72,7 @@ def _survey(
     q_here = objective.slopes_of_q(anchor, stats, model)
     q_there = objective.slopes_of_q(anchor, total, proposal)
     prior_slopes = objective.slopes_of_prior(model, prior)
+    pretend = jax.tree.map(jnp.subtract, objective.slopes_of_q(anchor, total, model), q_here)
     parts = []
     for i, (name, part) in enumerate(split(model)):
         after, own = at(proposal, name), at(total, name)
@@ -91,6 +94,8 @@ def _survey(
                 whiten(part, slopes[i]),
                 whiten(part, q_here[i]),
                 whiten(after, q_there[i]),
+                whiten(part, prior_slopes[i]),
+                whiten(part, pretend[i]),
                 gradient,
                 natural,
                 preconditioned,

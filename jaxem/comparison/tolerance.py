@@ -15,20 +15,13 @@ class Tolerance:
     slow_ascent: float  # the same for a first-order one
     curvature: float  # an eigenvalue that is 0, relative to the diagonal
     jacobian: float  # an entry of the EM map's derivative
-    fixed: (
-        float  # the longest step, in complete-data standard errors, that counts as standing still
-    )
+    fixed: float  # the longest step that counts as none, in complete-data standard errors
 
 
 _BY_SIZE = {
     8: Tolerance(1e-9, 1e-10, 1e-6, 1e-4, 1e-9, 1e-6, 0.02),
     4: Tolerance(1e-4, 3e-5, 1e-3, 2e-3, 1e-5, 1e-3, 0.1),
 }
-
-
-def identity_under(condition: float, dtype: np.dtype) -> float:
-    """What an identity may miss where rounding is magnified by a condition number."""
-    return max(tolerance_of(dtype).identity, 10 * condition * float(np.finfo(dtype).eps))
 
 
 def tolerance_of(dtype: np.dtype) -> Tolerance:
