@@ -14,6 +14,7 @@ from jaxem.comparison.certificate import Check
 from jaxem.comparison.curvature import check_curvature, curvature_of
 from jaxem.comparison.fixed_point import check_fixed_point
 from jaxem.comparison.step import take_step
+from jaxem.comparison.survey import survey
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -33,7 +34,7 @@ def checks(model: Any, data: Any) -> dict[str, Check]:
     shape = curvature_of(step)
     return {
         check.name: check
-        for check in (*check_curvature(step, shape), *check_fixed_point(step, shape))
+        for check in (*check_curvature(step, shape), *check_fixed_point(step, survey(step), shape))
     }
 
 

@@ -128,10 +128,10 @@ def information(
         >>> import jaxem
         >>> from jaxem.comparison.examples import LINKAGE, Linkage
         >>> model = jaxem.fit(Linkage.from_theta(0.5), LINKAGE).model
-        >>> print(jaxem.information(model, LINKAGE))
-        a strict local maximum, rate of convergence 0.132779, 95% intervals
-        quantity  estimate  std. error     lower     upper  missing
-        theta     0.626821   0.0514673  0.525947  0.727696    0.133
+        >>> found = jaxem.information(model, LINKAGE)
+        >>> estimate, standard_error = found["theta"]
+        >>> print(f"{estimate:.3f} ± {standard_error:.3f}, {found.kind}, rate {found.rate:.3f}")
+        0.627 ± 0.051, maximum, rate 0.133
     """
     if not 0.5 < 0.5 + level / 2 < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}.")
