@@ -403,6 +403,16 @@ def test_a_log_prior_that_forgets_its_pretend_data_is_noticed(monkeypatch, no_as
     assert "prior" in failed(certificate)
 
 
+def test_a_weight_near_0_that_grows_is_no_fixed_point(no_ascents):
+    """It has no curvature to speak of, and yet the likelihood rises with it."""
+    family = jaxem.Poisson.from_rate(np.array([QUAKES.mean(), 30.0]))
+    model = jaxem.Mixture(jaxem.Categorical.from_probs([1.0, 1e-30]), family)
+    check = jaxem.certify(model, QUAKES)["fixed_point.maximum"]
+    assert check.outcome == "not applicable" and "weights.probs[1]" in check.meaning
+    with pytest.raises(ValueError, match="grows by a factor"):
+        jaxem.information(model, QUAKES)
+
+
 ALONE = {"second_order.null", "lagrange.weights.feasible", "fixed_point.maximum", "prior", "held"}
 
 
