@@ -33,7 +33,6 @@ class Convergence:
     """What the derivative of the EM map says."""
 
     rate: float  # the spectral radius of DM
-    smallest: float  # the smallest eigenvalue of DM
     discrepancy: float  # between DM and I − I_c⁻¹ I_obs, in an orthonormal basis of the I_c metric
     slack: float  # by how much standing a little beside the fixed point may change them
     eigenvalues: np.ndarray  # of DM, ascending; all of them, or Ritz values
@@ -168,7 +167,7 @@ def convergence(step: Step, curvature: Curvature) -> Convergence:
     share = np.linalg.solve(factor, np.linalg.solve(factor, 0.5 * (observed + observed.T)).T)
     values = np.linalg.eigvalsh(0.5 * (whole + whole.T))
     discrepancy = np.max(np.abs(whole - (np.eye(len(share)) - share)))
-    return Convergence(float(np.abs(values).max()), values[0], float(discrepancy), slack, values)
+    return Convergence(float(np.abs(values).max()), float(discrepancy), slack, values)
 
 
 def directions(curvature: Curvature, against_reference: bool = False) -> np.ndarray:
@@ -214,4 +213,4 @@ def _by_lanczos(step: Step, curvature: Curvature, slack: float) -> Convergence:
     difference = complete(image) - (complete(start) - observed(start)) / length
     discrepancy = np.max(np.abs(difference * scale))
     rate = float(np.abs(ritz.values).max())
-    return Convergence(rate, ritz.values[0], float(discrepancy), slack, ritz.values)
+    return Convergence(rate, float(discrepancy), slack, ritz.values)

@@ -128,10 +128,6 @@ class Step:
             return np.asarray(at(self.total, parent).weights, float).ravel()
         return self.counts
 
-    def part(self, name: str) -> Part:
-        """The part of this name."""
-        return next(part for part in self.parts if part.name == name)
-
 
 def take_step(model: Any, data: Any, prior: em.Prior | None, frozen: str | Any) -> Step:
     """One EM step from `model`.
