@@ -13,7 +13,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxem.families import covariance as cov
 from jaxem.semiring import log
 
-SIZES = [1, 2, 5, cov.SMALL, cov.SMALL + 1]
+SIZES = [1, 2, 5, cov.BLOCK, 2 * cov.BLOCK + 1]
 BATCH = (2, 3)
 CONDITION = 1e4
 
@@ -56,7 +56,7 @@ def test_a_factor_and_its_inverse_are_those_of_numpy(size: int, dtype: np.dtype)
     assert np.all(whiten == np.tril(whiten))
 
 
-@pytest.mark.parametrize("size", [2, 5, cov.SMALL + 1])
+@pytest.mark.parametrize("size", [2, 5, 2 * cov.BLOCK + 1])
 @pytest.mark.parametrize("how", ["indefinite", "singular", "negative", "NaN"])
 def test_what_is_not_positive_definite_gives_nan_and_spoils_no_neighbour(
     size: int, how: str, dtype: np.dtype
@@ -74,7 +74,7 @@ def test_what_is_not_positive_definite_gives_nan_and_spoils_no_neighbour(
     np.testing.assert_array_equal(bad, np.arange(6).reshape(BATCH) == 1)
 
 
-@pytest.mark.parametrize("size", [1, 5, cov.SMALL + 1])
+@pytest.mark.parametrize("size", [1, 5, 2 * cov.BLOCK + 1])
 def test_first_derivatives_are_those_of_lapack_and_of_differences(size: int, x64: None) -> None:
     matrix = jnp.asarray(covariances(size, batch=()))
     weight, tangent = jnp.asarray(symmetric(size, 2)), jnp.asarray(symmetric(size, 3))
@@ -101,7 +101,7 @@ def test_first_derivatives_are_those_of_lapack_and_of_differences(size: int, x64
     np.testing.assert_allclose(change, (above - below) / (2 * step), rtol=1e-6)
 
 
-@pytest.mark.parametrize("size", [1, 5, cov.SMALL + 1])
+@pytest.mark.parametrize("size", [1, 5, 2 * cov.BLOCK + 1])
 def test_second_derivatives_are_those_of_closed_forms_however_they_are_taken(
     size: int, x64: None
 ) -> None:
@@ -134,7 +134,7 @@ def test_the_upper_triangle_of_a_factor_has_no_derivative(x64: None) -> None:
     np.testing.assert_array_equal(gradient != 0, np.broadcast_to(below, gradient.shape))
 
 
-@pytest.mark.parametrize("size", [5, cov.SMALL + 1])
+@pytest.mark.parametrize("size", [5, 2 * cov.BLOCK + 1])
 def test_a_batch_by_vmap_is_a_batch(size: int, x64: None) -> None:
     batch, factor = covariances(size), factors(size)
     for function, argument in ((cov.cholesky, batch), (cov.inverse, factor)):
@@ -142,7 +142,7 @@ def test_a_batch_by_vmap_is_a_batch(size: int, x64: None) -> None:
         np.testing.assert_allclose(mapped, function(argument), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("size", [2, 8, cov.SMALL])
+@pytest.mark.parametrize("size", [2, 8, cov.BLOCK, 3 * cov.BLOCK + 5])
 def test_an_ill_conditioned_matrix_costs_no_more_digits_than_lapack(size: int) -> None:
     matrices = with_condition(50, size, CONDITION)
     single = matrices.astype(np.float32)
@@ -172,6 +172,14 @@ def test_a_matrix_far_from_symmetric_units_keeps_its_digits(dtype: np.dtype) -> 
     scaled = (scale[:, None] * plain * scale).astype(dtype)
     expected = scale[:, None] * np.asarray(cov.cholesky(plain), float)
     np.testing.assert_array_equal(np.asarray(cov.cholesky(scaled), float), expected)
+
+
+@pytest.mark.parametrize("size", [2, 64])
+def test_no_factorisation_is_left_to_lapack_where_two_at_a_time_never_end(size: int) -> None:
+    matrices = jnp.zeros((64, size, size))
+    for function in (cov.cholesky, cov.inverse):
+        assert "custom_call" not in jax.jit(function).lower(matrices).as_text()
+    assert "custom_call" in jax.jit(jnp.linalg.cholesky).lower(matrices).as_text()
 
 
 # Several large batched factorisations in one program: with LAPACK's kernels they waited for each

@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from jaxem.data import is_traced
 from jaxem.semiring import PRECISION
 
-SMALL = 16  # features up to which a factorisation is our own
+BLOCK = 16  # features up to which a matrix is factored column by column
 
 
 def pack(scale_tril: Float[Array, "... D D"]) -> Float[Array, "... P"]:
@@ -57,13 +56,27 @@ def log_determinant(log_cholesky: Float[Array, "... P"]) -> Float[Array, "..."]:
 
 @jax.custom_jvp
 def inverse(scale_tril: Float[Array, "... D D"]) -> Float[Array, "... D D"]:
-    """Inverse of a lower triangular factor."""
+    """Inverse of a lower triangular factor, by rows; above `BLOCK` features by blocks of rows."""
     size = scale_tril.shape[-1]
-    identity = jnp.eye(size, dtype=scale_tril.dtype)
-    if size > SMALL:
-        return solve_triangular(
-            scale_tril, jnp.broadcast_to(identity, scale_tril.shape), lower=True
-        )
+    if size <= BLOCK:
+        return _inverse_by_rows(scale_tril)
+    padded = _pad(scale_tril)
+    total = padded.shape[-1]
+
+    def step(found: Array, start: Array) -> tuple[Array, None]:
+        rows = lax.dynamic_slice_in_dim(padded, start, BLOCK, -2)
+        corner = lax.dynamic_slice_in_dim(rows, start, BLOCK, -1)
+        unit = (jnp.arange(total) == start + jnp.arange(BLOCK)[:, None]).astype(padded.dtype)
+        rest = unit - _product(rows, found)  # rows of `found` from here on are still 0
+        new = _product(_inverse_by_rows(corner), rest)
+        return lax.dynamic_update_slice_in_dim(found, new, start, -2), None
+
+    found, _ = lax.scan(step, jnp.zeros_like(padded), jnp.arange(0, total, BLOCK))
+    return found[..., :size, :size]
+
+
+def _inverse_by_rows(scale_tril: Array) -> Array:
+    identity = jnp.eye(scale_tril.shape[-1], dtype=scale_tril.dtype)
 
     def step(rows: Array, inputs: tuple[Array, Array]) -> tuple[Array, None]:
         factor, unit = inputs  # one row of each
@@ -86,15 +99,33 @@ def _inverse_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, 
 def cholesky(covariance: Float[Array, "... D D"]) -> Float[Array, "... D D"]:
     """Lower triangular factor of a symmetric matrix; NaN in it where that is not positive definite.
 
-    Small matrices are factored column by column for the whole batch at once.  LAPACK's batched
-    kernels are no faster there and, two at a time on a CPU of few cores, wait for each other for
-    ever (jaxlib 0.10); and derivatives are products, so that no batch of directions is factored.
+    Column by column for the whole batch at once; above `BLOCK` features by blocks of columns, so
+    that most of the work is products.  LAPACK's batched kernels are no faster and, two at a time on
+    a CPU of few cores, wait for each other for ever (jaxlib 0.10); and derivatives are products, so
+    that no batch of directions is factored.
     """
     size = covariance.shape[-1]
-    if size > SMALL:
-        return jnp.linalg.cholesky(covariance)
-    index = jnp.arange(size)
     symmetric = 0.5 * (covariance + jnp.swapaxes(covariance, -1, -2))  # as LAPACK's wrapper does
+    if size <= BLOCK:
+        return _cholesky_by_columns(symmetric)
+    padded = _pad(symmetric)
+    index = jnp.arange(padded.shape[-1])
+
+    def step(rest: Array, start: Array) -> tuple[Array, Array]:
+        columns = lax.dynamic_slice_in_dim(rest, start, BLOCK, -1)
+        corner = _cholesky_by_columns(lax.dynamic_slice_in_dim(columns, start, BLOCK, -2))
+        columns = _product(columns, jnp.swapaxes(_inverse_by_rows(corner), -1, -2))
+        columns = lax.dynamic_update_slice_in_dim(columns, corner, start, -2)
+        columns = jnp.where(index[:, None] < start, 0, columns)
+        return rest - _product(columns, jnp.swapaxes(columns, -1, -2)), columns
+
+    _, blocks = lax.scan(step, padded, jnp.arange(0, len(index), BLOCK))
+    factor = jnp.moveaxis(blocks, 0, -2).reshape(padded.shape)
+    return factor[..., :size, :size]
+
+
+def _cholesky_by_columns(symmetric: Array) -> Array:
+    index = jnp.arange(symmetric.shape[-1])
 
     def step(rest: Array, j: Array) -> tuple[Array, Array]:
         column = jnp.take(rest, j, -1)
@@ -103,6 +134,15 @@ def cholesky(covariance: Float[Array, "... D D"]) -> Float[Array, "... D D"]:
         return rest - column[..., :, None] * column[..., None, :], column
 
     return jnp.moveaxis(lax.scan(step, symmetric, index)[1], 0, -1)
+
+
+def _pad(matrix: Array) -> Array:
+    """The matrix with an identity appended, so that its size is a multiple of `BLOCK`."""
+    extra = -matrix.shape[-1] % BLOCK
+    padded = jnp.pad(matrix, [(0, 0)] * (matrix.ndim - 2) + [(0, extra), (0, extra)])
+    index = np.arange(padded.shape[-1])
+    added = (index[:, None] == index) & (index >= matrix.shape[-1])
+    return jnp.where(added, 1, padded)
 
 
 @cholesky.defjvp
@@ -129,8 +169,8 @@ def floored_cholesky(
     a singular covariance with floor 0, give NaN.
     """
     margin = floor * jnp.eye(covariance.shape[-1], dtype=covariance.dtype)
-    above = jnp.isfinite(_diagonal_sum(cholesky(covariance - margin)))
-    factor = cholesky(covariance)
+    lowered, factor = cholesky(jnp.stack([covariance - margin, covariance]))
+    above = jnp.isfinite(_diagonal_sum(lowered))
 
     def raised() -> Array:
         values, vectors = jnp.linalg.eigh(covariance)
