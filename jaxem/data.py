@@ -11,10 +11,12 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
+from jaxem.platform import is_cpu
 from jaxem.pytree import pytree
 from jaxem.semiring import pairwise_sum
 
 CHUNK_ELEMENTS = 2**18  # features of one chunk: about what a core's second-level cache holds
+ACCELERATOR_ELEMENTS = 2**27  # enough work for thousands of cores, half a gigabyte in float32
 
 
 @pytree
@@ -138,47 +140,71 @@ def chunk(
     however far from the origin the data lie.
     """
     n = len(values)
-    center = spread = None
-    if centred:
-        center, spread = _center_and_spread(values, weight)
-        values = values - center
-    if weight is not None and n:  # what a row of weight 0 holds must not matter
-        counts = (weight > 0).reshape(-1, *[1] * (values.ndim - 1))
-        values = jnp.where(counts, values, values[jnp.argmax(weight > 0)])
-    size = int(np.clip(CHUNK_ELEMENTS // num_features, 256, 4096))
     blocks = max(n // multiple, 1)
-    per_chunk = max(size // multiple, 1)
-    num_chunks = max(-(-blocks // per_chunk), 1)
+    num_chunks = max(-(-blocks // max(_chunk_size(num_features) // multiple, 1)), 1)
     size = -(-blocks // num_chunks) * multiple
     padding = num_chunks * size - n
+    if n == 0:
+        values = jnp.zeros((size, *values.shape[1:]), values.dtype)
+    # What a row of weight 0 holds must not matter: it is replaced by one that counts.
+    legal = None if weight is None or n == 0 else values[jnp.argmax(weight > 0)][..., None]
     if padding:
         weight = jnp.ones(n, _float_like(values)) if weight is None else weight
         weight = jnp.pad(weight, (0, padding))
-        legal = values[:1] if n else jnp.zeros((1, *values.shape[1:]), values.dtype)
-        filling = jnp.broadcast_to(legal, (padding, *values.shape[1:]))
-        values = jnp.concatenate([values, filling])  # rows that any family admits
-    values = jnp.moveaxis(values.reshape(num_chunks, size, *values.shape[1:]), 1, -1)
     weight = None if weight is None else weight.reshape(num_chunks, size)
-    return Chunks(values, weight, center, spread, n)
+
+    def rows(index: Array) -> Array:
+        """One chunk, rows innermost."""
+        start = index * size
+        there = jnp.minimum(start, len(values) - size)  # a slice past the end starts earlier
+        chunk = jnp.moveaxis(lax.dynamic_slice_in_dim(values, there, size), 0, -1)
+        chunk = jnp.roll(chunk, there - start, -1) if padding else chunk
+        return chunk if legal is None else jnp.where(weight[index] > 0, chunk, legal)
+
+    # Chunk by chunk from the rows as they came: nothing else of their size is ever held.
+    chunks = jnp.arange(num_chunks)
+    if not centred:
+        return Chunks(lax.map(rows, chunks), weight, None, None, n)
+    center, variance = _center_and_variance(rows, weight, num_chunks * size)
+    spread = jnp.min(jnp.where(variance > 0, variance, jnp.inf))
+    moved = lax.map(lambda index: rows(index) - center[:, None], chunks)
+    return Chunks(moved, weight, center, spread, n)
+
+
+def _chunk_size(num_features: int) -> int:
+    """Rows of a chunk: few enough for a CPU's cache, enough to keep an accelerator busy."""
+    if is_cpu():
+        return int(np.clip(CHUNK_ELEMENTS // num_features, 256, 4096))
+    return int(np.clip(ACCELERATOR_ELEMENTS // num_features, 256, 2**20))
 
 
 def _float_like(values: Array) -> Any:
     return values.dtype if jnp.issubdtype(values.dtype, jnp.floating) else jnp.zeros(()).dtype
 
 
-def _center_and_spread(values: Array, weight: Array | None) -> tuple[Array, Array]:
-    present = None if weight is None else (weight > 0)[:, None]
-    row_weight = jnp.ones((len(values), 1), values.dtype) if weight is None else weight[:, None]
-    total = jnp.maximum(jnp.sum(row_weight), jnp.finfo(values.dtype).tiny)
+def _center_and_variance(
+    rows: Callable[[Array], Array], weight: Array | None, num_rows: int
+) -> tuple[Float[Array, " D"], Float[Array, " D"]]:
+    """Weighted mean and variance of every feature."""
+    features = jax.eval_shape(rows, jnp.zeros((), int))
+    num_chunks = num_rows // features.shape[-1]
+    total = jnp.asarray(num_rows, features.dtype) if weight is None else jnp.sum(weight)
+    total = jnp.maximum(total, jnp.finfo(features.dtype).tiny)
 
-    def mean(rows: Array) -> Array:
-        rows = rows * row_weight if present is None else jnp.where(present, rows * row_weight, 0)
-        return jnp.sum(rows, 0) / total
+    def means(about: Array, *powers: int) -> list[Array]:
+        def add(sums: list[Array], index: Array) -> tuple[list[Array], None]:
+            away = rows(index) - about[:, None]
+            weighted = away if weight is None else away * weight[index]
+            terms = [jnp.sum(weighted * away ** (power - 1), 1) for power in powers]
+            return jax.tree.map(jnp.add, sums, terms), None
 
-    center = mean(values)
-    center = center + mean(values - center)  # the first sum may have lost digits to a large offset
-    variance = mean((values - center) ** 2)
-    return center, jnp.min(jnp.where(variance > 0, variance, jnp.inf))
+        start = [jnp.zeros_like(about)] * len(powers)
+        return [one / total for one in lax.scan(add, start, jnp.arange(num_chunks))[0]]
+
+    (center,) = means(jnp.zeros(features.shape[:1], features.dtype), 1)
+    # About it once more: the first sum may have lost digits to a large offset.
+    error, square = means(center, 1, 2)
+    return center + error, square - error**2
 
 
 def is_traced(tree: Any) -> bool:

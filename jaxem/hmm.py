@@ -1,6 +1,6 @@
 """Hidden Markov models over any emission family."""
 
-from dataclasses import replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any, Self
 
@@ -13,10 +13,10 @@ from jaxem import chain, em, observations, parameters
 from jaxem.data import Sequences
 from jaxem.families import optional
 from jaxem.families.categorical import Categorical
-from jaxem.forecast import Forecast
+from jaxem.forecast import Forecast, states_ahead
 from jaxem.prepared_sequences import PreparedSequences
 from jaxem.pytree import pytree
-from jaxem.semiring import PRECISION, pairwise_sum, relative_entropy, times
+from jaxem.semiring import pairwise_sum, relative_entropy, times
 from jaxem.stationary import Stationary, maximize_stationary
 
 
@@ -40,6 +40,8 @@ class HMM:
     The transition is a `Categorical` [K, K], or [T-1, K, K] for moves that change with time: entry
     t moves step t to t + 1, and sequences are padded to T steps (shorter ones by `Sequences`).
 
+    `method` chooses the recursions, see `chain.METHODS`; None suits them to platform and shape.
+
     Data are one sequence [T, …], several of equal length [B, T, …], a list of sequences of any
     lengths, or `Sequences`.  Where one sequence comes in, results have no batch axis.
 
@@ -59,6 +61,7 @@ class HMM:
     initial: Categorical | Stationary  # [K]
     transition: Categorical  # [K, K], or [T-1, K, K]
     emission: Any  # a family with K members
+    method: str | None = field(default=None, metadata={"static": True})
 
     @property
     def num_states(self) -> int:
@@ -145,7 +148,7 @@ class HMM:
         O(B·T·K) memory beyond the data.  Bishop (2006) 13.12-13.20, 13.33, 13.43.
         """
         data = self.prepare(data)
-        log_z, counts = chain.posterior(self.potentials(data), data.lengths)
+        log_z, counts = chain.posterior(self.potentials(data), data.lengths, method=self.method)
         here = optional.translate(self.emission, data.center)
         states = data.scatter(counts.emission)
 
@@ -221,7 +224,9 @@ class HMM:
             return -jnp.sum(times(jnp.exp(log_q), log_q), 1)
 
         def walk(form: Any) -> Array:
-            return _inside(data, _smooth(potentials, data.lengths), partial(entropy, form))
+            return _inside(
+                data, _smooth(potentials, data.lengths, self.method), partial(entropy, form)
+            )
 
         states = pairwise_sum(chain.entropy(potentials, data.lengths))
         return states + optional.in_best_form((here,), walk)
@@ -243,7 +248,7 @@ class HMM:
             )
 
         def walk(here: Any, there: Any) -> Array:
-            smoothed = _smooth(potentials, data.lengths)
+            smoothed = _smooth(potentials, data.lengths, self.method)
             return _inside(data, smoothed, partial(divergence, here, there))
 
         states = pairwise_sum(chain.divergence(potentials, other.potentials(data), data.lengths))
@@ -266,7 +271,7 @@ class HMM:
 
     def log_likelihoods(self, data: Any) -> Float[Array, " B"]:
         """log p(x_b) of every sequence; 0 for one of length 0, -inf for an impossible one."""
-        return _on_chain(*self._ready(data)[:2], function=chain.log_normalizer)
+        return _on_chain(*self._ready(data)[:2], function=_log_likelihoods)
 
     def smooth(self, data: Any) -> Float[Array, "... T K"]:
         """γ: p(z_t = k | x) given the whole sequence; 0 past its end.  Bishop (2006) 13.33."""
@@ -274,15 +279,16 @@ class HMM:
 
     def filter(self, data: Any) -> chain.Filtered:
         """p(z_t | x_1..t) and p(z_t | x_1..t-1), with the log-likelihood of each sequence."""
-        return self._apply(data, chain.filter)
+        return self._apply(data, _filter)
 
     def viterbi(self, data: Any) -> tuple[Float[Array, "..."], Int[Array, "... T"]]:
         """Log-probability (with the data) and states of the best path; -1 past the end."""
-        return self._apply(data, chain.viterbi)
+        return self._apply(data, _viterbi)
 
     def k_best(self, data: Any, k: int) -> tuple[Float[Array, "... k"], Int[Array, "... k T"]]:
         """The k best paths, best first, with their log-probabilities (with the data)."""
-        return self._apply(data, partial(chain.k_best, k=k), k)
+        model, sequences, several = self._ready(data)
+        return _as_given(_k_best(model, sequences, k), several)
 
     def transition_counts(self, data: Any) -> Float[Array, "... K K"]:
         """Expected number of i -> j moves over all sequences, per step if the transition is.
@@ -294,16 +300,11 @@ class HMM:
     def sample_posterior(self, key: Array, data: Any) -> Int[Array, "... T"]:
         """One path of states from p(z | x) for each sequence; -1 past the end."""
         model, sequences, several = self._ready(data)
-        path = _sample_posterior(model, sequences, key)
-        return path if several else path[0]
+        return _as_given(_sample_posterior(model, sequences, key), several)
 
-    def _apply(self, data: Any, function: Any, *static: Any) -> Any:
+    def _apply(self, data: Any, function: Any) -> Any:
         model, sequences, several = self._ready(data)
-        if static:
-            result = _k_best(model, sequences, *static)
-        else:
-            result = _on_chain(model, sequences, function=function)
-        return result if several else jax.tree.map(lambda leaf: leaf[0], result)
+        return _as_given(_on_chain(model, sequences, function=function), several)
 
     def _ready(self, data: Any) -> tuple[Self, Sequences, bool]:
         sequences, several = self._several(data)
@@ -322,7 +323,7 @@ class HMM:
         if steps < 1:
             raise ValueError(f"steps must be 1 or more, got {steps}.")
         model, sequences, several = self._ready(data)
-        states = _forecast(model, sequences, steps)
+        states = states_ahead(model, sequences, steps)
         return Forecast(states if several else states[0], model.emission)
 
     def sample(self, key: Array, num_steps: int) -> tuple[Array, Int[Array, " T"]]:
@@ -348,7 +349,7 @@ class HMM:
 @partial(jax.jit, static_argnames="function")
 def _on_chain(model: HMM, data: Sequences, function: Any) -> Any:
     prepared = model.prepare(data)
-    return function(model.potentials(prepared), lengths=prepared.lengths)
+    return function(model.potentials(prepared), prepared.lengths, model.method)
 
 
 def _inside(data: PreparedSequences, states: Array, terms: Any) -> Array:
@@ -360,12 +361,28 @@ def _inside(data: PreparedSequences, states: Array, terms: Any) -> Array:
     return data.rows.accumulate(one, data.scatter(states))[1]
 
 
-def _smooth(potentials: chain.Chain, lengths: Array | None) -> Array:
-    return chain.posterior(potentials, lengths)[1].emission
+def _as_given(result: Any, several: bool) -> Any:
+    return result if several else jax.tree.map(lambda leaf: leaf[0], result)
 
 
-def _transition_counts(potentials: chain.Chain, lengths: Array | None) -> Array:
-    return chain.posterior(potentials, lengths)[1].transition
+def _log_likelihoods(potentials: chain.Chain, lengths: Any, method: str | None) -> Array:
+    return chain.log_normalizer(potentials, lengths, method=method)
+
+
+def _smooth(potentials: chain.Chain, lengths: Any, method: str | None) -> Array:
+    return chain.posterior(potentials, lengths, method=method)[1].emission
+
+
+def _transition_counts(potentials: chain.Chain, lengths: Any, method: str | None) -> Array:
+    return chain.posterior(potentials, lengths, method=method)[1].transition
+
+
+def _filter(potentials: chain.Chain, lengths: Any, _: str | None) -> chain.Filtered:
+    return chain.filter(potentials, lengths)
+
+
+def _viterbi(potentials: chain.Chain, lengths: Any, _: str | None) -> tuple[Array, Array]:
+    return chain.viterbi(potentials, lengths)
 
 
 @partial(jax.jit, static_argnames="k")
@@ -378,21 +395,3 @@ def _k_best(model: HMM, data: Sequences, k: int) -> Any:
 def _sample_posterior(model: HMM, data: Sequences, key: Array) -> Array:
     prepared = model.prepare(data)
     return chain.sample(key, model.potentials(prepared), prepared.lengths)
-
-
-@partial(jax.jit, static_argnames="steps")
-def _forecast(model: HMM, data: Sequences, steps: int) -> Array:
-    prepared = model.prepare(data)
-    filtered = chain.filter(model.potentials(prepared), prepared.lengths).filtered
-    batch, num_steps = filtered.shape[:2]
-    lengths = jnp.full(batch, num_steps) if prepared.lengths is None else prepared.lengths
-    initial = jnp.broadcast_to(jnp.exp(model.log_initial), (batch, model.num_states))
-    moves = model.transition.probs
-    last = filtered[jnp.arange(batch), jnp.maximum(lengths - 1, 0)] if num_steps else initial
-    onward = jnp.dot(last, moves, precision=PRECISION)
-    first = jnp.where((lengths == 0)[:, None], initial, onward)
-
-    def step(states: Array, _: None) -> tuple[Array, Array]:
-        return jnp.dot(states, moves, precision=PRECISION), states
-
-    return jax.lax.scan(step, first, length=steps)[1].swapaxes(0, 1)

@@ -21,7 +21,6 @@ import json
 import math
 import os
 import zipfile
-from dataclasses import fields
 from typing import Any, BinaryIO
 
 import jax
@@ -31,6 +30,7 @@ from jaxem import families
 from jaxem.data import is_traced
 from jaxem.hmm import HMM
 from jaxem.mixture import Mixture
+from jaxem.pytree import child_names
 from jaxem.replacement import replace_file
 from jaxem.stationary import Stationary
 
@@ -64,8 +64,9 @@ def save(path: str | os.PathLike, model: Any) -> None:
     """Write a model to one file, replacing in a single step what was there.
 
     `model` is a `Mixture`, an `HMM` or any of their parts, with leaves that are JAX or NumPy arrays
-    of bfloat16, float16, float32 or float64; every bit of them is kept. The path is taken as given:
-    no ending is added, and a symbolic link is followed.
+    of bfloat16, float16, float32 or float64; every bit of them is kept. A choice of algorithm
+    (`method`) is not. The path is taken as given: no ending is added, and a symbolic link is
+    followed.
 
     The file is written beside its destination, synced to disk and renamed: after a crash the path
     holds the old file or the new one, never a part of one.
@@ -118,15 +119,15 @@ def _describe(part: Any, path: str, leaves: dict[str, np.ndarray]) -> dict[str, 
     if type(part) is not _CLASSES.get(name):
         raise TypeError(f"expected a jaxem model, got a {name}; of a fit's result save `.model`.")
     entries = {}
-    for field in fields(part):
-        value, inner = getattr(part, field.name), f"{path}.{field.name}".lstrip(".")
+    for field in child_names(part):
+        value, inner = getattr(part, field), f"{path}.{field}".lstrip(".")
         if type(value) in _CLASSES.values():
-            entries[field.name] = _describe(value, inner, leaves)
+            entries[field] = _describe(value, inner, leaves)
         else:
             leaf = _as_leaf(value, inner)
             _check_numbers(leaf, name, inner)
             dtype = leaf.dtype.name
-            entries[field.name] = {"dtype": dtype, "shape": list(leaf.shape)}
+            entries[field] = {"dtype": dtype, "shape": list(leaf.shape)}
             bits = leaf.view(np.uint16) if dtype == "bfloat16" else leaf
             leaves[inner] = np.asarray(bits, dtype=_STORED_AS[dtype], order="C")
     return {"class": name, "fields": entries}
@@ -244,7 +245,7 @@ def _build(entry: Any, path: str, leaves: dict[str, np.ndarray]) -> Any:
     name, entries = entry["class"], entry["fields"]
     if not isinstance(name, str) or name not in _CLASSES:
         raise ValueError(f"unknown class {name!r}; expected one of {', '.join(_CLASSES)}.")
-    expected = [field.name for field in fields(_CLASSES[name])]
+    expected = list(child_names(_CLASSES[name]))
     if not isinstance(entries, dict) or entries.keys() != set(expected):
         raise ValueError(f"{name} has fields {expected}, the header gives {entries!r}.")
     values = {}

@@ -6,7 +6,7 @@ arithmetic on them makes NaN, so they are left out of the free coordinates.
 """
 
 from collections.abc import Iterator
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import is_dataclass
 from typing import Any
 
 import jax
@@ -14,13 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxem.pytree import child_names
+
 Names = tuple[str, ...]
 
 
 def named_leaves(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted name and value of every leaf, in the order of `jax.tree.leaves`."""
-    for field in _children(model):
-        value, name = getattr(model, field.name), prefix + field.name
+    for field in child_names(model):
+        value, name = getattr(model, field), prefix + field
         if is_dataclass(value):
             yield from named_leaves(value, name + ".")
         elif value is not None:
@@ -30,11 +32,6 @@ def named_leaves(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def leaf_names(part: Any) -> Names:
     """The dotted names of the leaves."""
     return tuple(name for name, _ in named_leaves(part))
-
-
-def _children(model: Any) -> list[Field]:
-    """The fields that hold leaves; static ones are structure."""
-    return [field for field in fields(model) if not field.metadata.get("static")]
 
 
 def check_frozen(model: Any, frozen: str | Names) -> Names:
@@ -81,8 +78,8 @@ def count(model: Any, frozen: Names = ()) -> Int[Array, ""] | int:
 def _count(model: Any, prefix: str, frozen: Names) -> Any:
     total = 0
     free = False
-    for field in _children(model):
-        value, name = getattr(model, field.name), prefix + field.name
+    for field in child_names(model):
+        value, name = getattr(model, field), prefix + field
         if is_frozen(name, frozen) or value is None:
             continue
         if is_dataclass(value):

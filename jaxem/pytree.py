@@ -9,6 +9,11 @@ from jax.tree_util import GetAttrKey, register_pytree_with_keys
 Class = TypeVar("Class", bound=type)
 
 
+def child_names(part: Any) -> tuple[str, ...]:
+    """The fields of a class or an object made by `pytree` that are not structure."""
+    return tuple(field.name for field in fields(part) if not field.metadata.get("static"))
+
+
 @dataclass_transform(frozen_default=True)
 def pytree(cls: Class) -> Class:
     """A frozen dataclass whose fields are children; those with metadata `static` are structure.
@@ -18,8 +23,8 @@ def pytree(cls: Class) -> Class:
     class with leaves of the same shapes.  Structures of custom nodes compare their class.
     """
     cls = dataclass(frozen=True)(cls)
-    children = tuple(field.name for field in fields(cls) if not field.metadata.get("static"))
-    static = tuple(field.name for field in fields(cls) if field.metadata.get("static"))
+    children = child_names(cls)
+    static = tuple(field.name for field in fields(cls) if field.name not in children)
 
     def flatten(tree: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         return (

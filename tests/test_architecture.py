@@ -20,7 +20,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import those of its own layer and of the ones below it.
 LAYERS = [
-    {"pytree", "semiring", "replacement"},
+    {"platform", "pytree", "semiring", "replacement"},
     {"data", "parameters", "em"},
     {"families", "chain"},
     {"observations", "stationary", "forecast", "mixture"},

@@ -10,6 +10,7 @@ import pytest
 from chains import QUESTIONS, Parts, quick, random_batch, tolerance
 
 from jaxem.chain import Chain, log_domain, scaled
+from jaxem.chain.factors import Factors
 from jaxem.chain.potentials import lay_out
 
 STEPS, STATES = 300, 3
@@ -102,11 +103,12 @@ def assert_right(got: Any, parts: Parts, dtype: Any) -> None:
 def branches(parts: Parts) -> dict[str, Any]:
     """Log-normaliser and counts of one chain either way, and whether the scaled one is trusted."""
     p = lay_out(Chain(*parts), None)
+    f = Factors.of(p)
     one = jnp.ones((), p.emission.dtype)
-    alpha, _, log_z = scaled.forward(p)
-    answers = {"exact": scaled.is_exact(p)}
+    messages = scaled.forward(f)
+    answers = {"exact": scaled.is_exact(f)}
     for name, total, (moves, states) in [
-        ("scaled", log_z, scaled.counts(p, alpha, one)),
+        ("scaled", jnp.sum(f.log_normalizer(messages[1])), scaled.counts(f, *messages, one)),
         ("log", jnp.sum(log_domain.forward(p)[1]), log_domain.counts(p, one)),
     ]:
         answers[name] = total, Chain(states[0], moves, states)
@@ -175,10 +177,12 @@ def test_both_ways_agree_on_well_behaved_chains(dtype: Any, sharing: str) -> Non
 
     @quick
     def ask(p: Any) -> Any:
-        alpha, _, log_z = scaled.forward(p)
+        f = Factors.of(p)
+        messages = scaled.forward(f)
+        log_z = jnp.sum(f.log_normalizer(messages[1]), 0)
         logs = jnp.sum(log_domain.forward(p)[1], 0)
-        ways = scaled.counts(p, alpha, weight), log_domain.counts(p, weight)
-        return scaled.is_exact(p), (log_z, *ways[0]), (logs, *ways[1])
+        ways = scaled.counts(f, *messages, weight), log_domain.counts(p, weight)
+        return scaled.is_exact(f), (log_z, *ways[0]), (logs, *ways[1])
 
     exact, one, other = ask(p)
     assert exact

@@ -1,5 +1,6 @@
 """The log-normaliser of a chain, and what its gradient says: expected counts, filters, entropy."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -8,37 +9,70 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxem.chain import log_domain, scaled
-from jaxem.chain.potentials import Chain, Potentials, lay_out, restore_batch, widen
+from jaxem.chain import blocked, log_domain, scaled, stacked
+from jaxem.chain.factors import Factors
+from jaxem.chain.method import choose
+from jaxem.chain.potentials import Chain, Potentials, as_chain, lay_out, restore_batch, widen
 from jaxem.pytree import pytree
 from jaxem.semiring import logsumexp, pairwise_sum, times
 
 
-@jax.custom_vjp
-def _log_normalizer(p: Potentials) -> Float[Array, "*B"]:
-    return _forward(p)[0]
+def _expected(p: Potentials, weight: Float[Array, "*B"], method: str) -> tuple[Array, Potentials]:
+    """The log-normaliser, and the expected counts of each chain times its weight."""
+
+    def rescaled() -> tuple[Array, tuple[Array, Array]]:
+        f = Factors.of(p)  # here: a branch that is handed large arrays copies them
+        if method == "stacked":
+            messages = stacked.messages(f)
+            log_z = pairwise_sum(f.log_normalizer(messages.alpha_sum))
+            return log_z, scaled.products(f, messages, weight)
+        alpha, alpha_sum = scaled.forward(f)
+        log_z = pairwise_sum(f.log_normalizer(alpha_sum))
+        return log_z, scaled.counts(f, alpha, alpha_sum, weight)
+
+    def in_logs() -> tuple[Array, tuple[Array, Array]]:
+        return pairwise_sum(log_domain.forward(p)[1]), log_domain.counts(p, weight)
+
+    if method == "blocked":
+        log_z, (moves, states) = blocked.expected(p, weight)
+    elif method == "log":
+        log_z, (moves, states) = in_logs()
+    else:
+        log_z, (moves, states) = lax.cond(_is_exact(p, method), rescaled, in_logs)
+    return log_z, Potentials(states[0], moves, states, p.inside)
 
 
-def _forward(p: Potentials) -> tuple[Array, tuple[Potentials, Array, Array]]:
-    alpha, _, log_z = scaled.forward(p)
-    exact = scaled.is_exact(p)
-    log_z = lax.cond(exact, lambda: log_z, lambda: pairwise_sum(log_domain.forward(p)[1]))
-    return log_z, (p, alpha, exact)
+def _log_z(p: Potentials, method: str) -> Float[Array, "*B"]:
+    def rescaled() -> Array:
+        f = Factors.of(p)
+        return pairwise_sum(f.log_normalizer(scaled.forward(f)[1]))
+
+    def in_logs() -> Array:
+        return pairwise_sum(log_domain.forward(p)[1])
+
+    if method == "blocked":
+        return blocked.log_normalizer(p)
+    return in_logs() if method == "log" else lax.cond(_is_exact(p, method), rescaled, in_logs)
 
 
-def _backward(residuals: tuple[Potentials, Array, Array], weight: Array) -> tuple[Potentials]:
-    p, alpha, exact = residuals
-    moves, states = lax.cond(
-        exact, lambda: scaled.counts(p, alpha, weight), lambda: log_domain.counts(p, weight)
-    )
+def _is_exact(p: Potentials, method: str) -> Array:
+    messages = stacked.messages if method == "stacked" else scaled.sequential
+    return scaled.is_exact(Factors.of(p), messages)
+
+
+def _backward(method: str, p: Potentials, weight: Array) -> tuple[Potentials]:
+    _, counts = _expected(p, weight, method)
     inside: Any = None if p.inside is None else np.zeros(p.inside.shape, jax.dtypes.float0)
-    return (Potentials(states[0], moves, states, inside),)
+    return (replace(counts, inside=inside),)
 
 
-_log_normalizer.defvjp(_forward, _backward)
+_log_normalizer = jax.custom_vjp(_log_z, nondiff_argnums=(1,))
+_log_normalizer.defvjp(lambda p, method: (_log_z(p, method), p), _backward)
 
 
-def log_normalizer(chain: Chain, lengths: Int[Array, "..."] | None = None) -> Float[Array, "..."]:
+def log_normalizer(
+    chain: Chain, lengths: Int[Array, "..."] | None = None, *, method: str | None = None
+) -> Float[Array, "..."]:
     """Log of the summed weight of all paths; a scalar, or [B].
 
     Its gradient is the expected count of every potential.  An impossible chain has -inf and
@@ -48,7 +82,8 @@ def log_normalizer(chain: Chain, lengths: Int[Array, "..."] | None = None) -> Fl
     supported.
 
     Rescaled probabilities where underflow provably cannot matter, logarithms elsewhere: the choice
-    is made from the potentials, for the whole batch.
+    is made from the potentials, for the whole batch.  `method` is one of `chain.METHODS`, which
+    give the same numbers; None chooses by platform and shape (see `chain.method.choose`).
 
     Bishop (2006) 13.63.
 
@@ -61,11 +96,11 @@ def log_normalizer(chain: Chain, lengths: Int[Array, "..."] | None = None) -> Fl
     p = lay_out(chain, lengths)
     if p.num_steps == 0:
         return restore_batch(jnp.zeros(p.emission.shape[2:], p.emission.dtype), chain)
-    return restore_batch(_log_normalizer(p), chain)
+    return restore_batch(_log_normalizer(p, choose(p, method)), chain)
 
 
 def posterior(
-    chain: Chain, lengths: Int[Array, "..."] | None = None
+    chain: Chain, lengths: Int[Array, "..."] | None = None, *, method: str | None = None
 ) -> tuple[Float[Array, "..."], Chain]:
     """Log-normaliser of a chain (or [B] of them) and the expected count of every potential.
 
@@ -75,7 +110,8 @@ def posterior(
     summed over the batch where potentials are shared by it.
 
     Steps at or past `lengths` count nothing.  An impossible chain (every path -inf) has
-    log-normaliser -inf and zero counts.  O(T K²) time, O(T K) memory.
+    log-normaliser -inf and zero counts.  O(T K²) time, O(T K) memory.  The counts are the gradient
+    of `log_normalizer`, and `method` is as there.
 
     Bishop (2006) 13.33, 13.42-13.43.
 
@@ -89,13 +125,12 @@ def posterior(
         [0.191 0.809] 2.0
     """
 
-    def total(chain: Chain) -> tuple[Array, Array]:
-        log_z = log_normalizer(chain, lengths)
-        return jnp.sum(log_z), log_z
-
-    chain = jax.tree.map(jnp.asarray, chain)
-    counts, log_z = jax.grad(total, has_aux=True)(chain)
-    return log_z, counts
+    p = lay_out(chain, lengths)
+    if p.num_steps == 0:
+        return log_normalizer(chain, lengths), jax.tree.map(jnp.zeros_like, chain)
+    one = jnp.ones(p.emission.shape[2:], p.emission.dtype)
+    log_z, counts = _expected(p, one, choose(p, method))
+    return restore_batch(log_z, chain), as_chain(counts, chain)
 
 
 @pytree

@@ -46,9 +46,11 @@ def forward(
 
 
 def counts(
-    p: Potentials, weight: Float[Array, "*B"]
+    p: Potentials, weight: Float[Array, "*B"], end: Float[Array, "K *B"] | None = None
 ) -> tuple[Float[Array, "..."], Float[Array, "T K *B"]]:
     """Expected transitions (shaped like `p.transition`) and states, each chain times its weight.
+
+    β starts from `end`, by default zeros.
 
     Bishop (2006) 13.62, 13.64, 13.65, with every message normalised at every step.
     """
@@ -75,7 +77,7 @@ def counts(
             moves = jnp.sum(moves, -1)
         return (new, total + moves if p.is_shared else total), (new, None if p.is_shared else moves)
 
-    last = jnp.zeros_like(p.initial)
+    last = jnp.zeros_like(p.initial) if end is None else end
     start = jnp.zeros_like(p.transition) if p.is_shared else jnp.zeros(())
     inputs = (p.emission[1:], alpha[:-1], p.per_step, p.inside_rest)
     (_, total), (rest, moves) = lax.scan(step, (last, start), inputs, reverse=True)

@@ -9,7 +9,16 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxem.chain import log_domain
-from jaxem.chain.potentials import Chain, Potentials, lay_out, restore_batch, widen
+from jaxem.chain.potentials import (
+    Chain,
+    Potentials,
+    lay_out,
+    moves_in,
+    moves_out,
+    restore_batch,
+    widen,
+)
+from jaxem.platform import is_cpu
 from jaxem.semiring import pairwise_sum
 
 NO_STATE = -1  # past the end of a sequence, and along a path that does not exist
@@ -39,45 +48,52 @@ def viterbi(
     if p.num_steps == 0:
         return _nothing(chain, p, ())
 
-    def step(best: Array, inputs: Any) -> tuple[Array, Array]:
-        emission, transition, inside = inputs
-        transition = widen(p.transition if p.is_shared else transition, best)
-        new = _lower(jnp.max(best[:, None] + transition, 0) + emission)
-        new = new if inside is None else jnp.where(inside, new, best)
-        return new, new
+    def step(carry: tuple[Array, Array], inputs: Any) -> tuple[Any, Any]:
+        message, best = carry
+        emission, first, transition, inside = inputs
+        transition = p.transition if p.is_shared else transition
+        new = _best_onward(transition, message) + (emission - jnp.where(best > -jnp.inf, best, 0))
+        new = new if inside is None else jnp.where(inside, new, message)
+        new = jnp.where(first, p.initial + emission, new)
+        gain = jnp.max(new, 0)
+        return (new, gain), (new, gain)
 
-    first = _lower(p.initial + p.emission[0])
-    last, rest = lax.scan(step, first, (p.emission[1:], p.per_step, p.inside_rest))
-    messages = jnp.concatenate([first[None], rest[:-1]]) if p.num_steps > 1 else rest
-    path = _trace_back(
-        p, messages, jnp.argmax(last, 0), lambda log_origin, _: jnp.argmax(log_origin, 0)
-    )
-    score = jnp.where(jnp.isnan(last[0]), jnp.nan, _score(p, path))  # NaN anywhere has reached all
+    inputs = (p.emission, p.is_first, moves_in(p.transition), p.inside)
+    _, (messages, gains) = lax.scan(step, (p.initial, p.initial[0]), inputs)
+    score = pairwise_sum(gains if p.inside is None else jnp.where(p.inside, gains, 0))
+    path = _trace_back(p, messages, lambda log_origin, _: jnp.argmax(log_origin, 0))
     path = jnp.where(score > -jnp.inf, path, NO_STATE)
     return restore_batch(score, chain), _batch_first(path, chain)
 
 
-def _lower(message: Array) -> Array:
-    """The message with its best entry at 0; an impossible one stays -inf."""
-    best = jnp.max(message, 0)
-    return message - jnp.where(jnp.isneginf(best), 0, best)
+def _best_onward(transition: Array, message: Float[Array, "K *B"]) -> Float[Array, "K *B"]:
+    """max_i message[i] + transition[i, j]."""
+    transition = widen(transition, message)
+    if message.ndim == 1 or not is_cpu():
+        return jnp.max(message[:, None] + transition, 0)
+
+    def origin(best: Array, row: Any) -> tuple[Array, None]:
+        message, transition = row
+        return jnp.maximum(best, message + transition), None
+
+    return lax.scan(origin, message[0] + transition[0], (message[1:], transition[1:]))[0]
 
 
 def _trace_back(
-    p: Potentials, messages: Array, last: Array, choose: Callable[..., Array], keys: Any = None
+    p: Potentials, messages: Array, choose: Callable[..., Array], keys: Any = None
 ) -> Array:
     """States [T, *B] from the last back, each chosen given the one after it; -1 past the end."""
 
     def step(state: Array, inputs: Any) -> tuple[Array, Array]:
-        message, transition, inside, key = inputs
+        message, goes_on, transition, key = inputs
         transition = p.transition if p.is_shared else transition
-        origin = choose(message + _column(transition, state), key)
-        # Past the end messages repeat the last one, and so does the state chosen from it.
-        origin = origin if inside is None else jnp.where(inside, origin, state)
-        return origin, origin
+        onward = jnp.where(goes_on, _column(transition, state), 0)
+        state = choose(message + onward, key)
+        return state, state
 
-    _, rest = lax.scan(step, last, (messages, p.per_step, p.inside_rest, keys), reverse=True)
-    path = jnp.concatenate([rest, last[None]])
+    start = jnp.zeros(messages.shape[2:], int)
+    inputs = (messages, p.goes_on, moves_out(p.transition), keys)
+    path = lax.scan(step, start, inputs, reverse=True)[1]
     return path if p.inside is None else jnp.where(p.inside, path, NO_STATE)
 
 
@@ -188,12 +204,10 @@ def sample(
     if p.num_steps == 0:
         return _nothing(chain, p, ())[1]
     alpha, increments, _ = log_domain.forward(p)
-    keys = jax.random.split(key, p.num_steps)
 
     def draw(log_origin: Array, key: Array) -> Array:
         return jax.random.categorical(key, log_origin, axis=0)
 
-    last = draw(alpha[-1], keys[-1])
-    path = _trace_back(p, alpha[:-1], last, draw, keys[:-1])
+    path = _trace_back(p, alpha, draw, jax.random.split(key, p.num_steps))
     path = jnp.where(jnp.any(jnp.isneginf(increments), 0), NO_STATE, path)
     return _batch_first(path, chain)

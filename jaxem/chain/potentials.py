@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -41,9 +42,26 @@ class Potentials:
         return self.emission.shape[0]
 
     @property
+    def num_states(self) -> int:
+        """K."""
+        return self.emission.shape[1]
+
+    @property
     def is_shared(self) -> bool:
         """Whether one transition matrix serves all steps."""
         return self.transition.ndim == 2
+
+    @property
+    def is_first(self) -> Bool[Array, " T"]:
+        """Whether a step is the first."""
+        return jnp.arange(self.num_steps) == 0
+
+    @property
+    def goes_on(self) -> Bool[Array, "T *B"]:
+        """Whether the step after lies inside the sequence too."""
+        if self.inside is None:
+            return jnp.arange(self.num_steps) < self.num_steps - 1
+        return jnp.concatenate([self.inside[1:], jnp.zeros_like(self.inside[:1])])
 
     @property
     def per_step(self) -> Array | None:
@@ -92,6 +110,40 @@ def lay_out(chain: Chain, lengths: Int[Array, "..."] | None) -> Potentials:
                 entered = jnp.any(entered, 1)
             transition = jnp.where(entered[:, None, None], transition, 0)
     return Potentials(initial, transition, emission, inside)
+
+
+def moves_in(moves: Array) -> Array | None:
+    """The move into each of T steps as input of a scan; None where one matrix is shared."""
+    return _padded(moves, 1, 0)
+
+
+def moves_out(moves: Array) -> Array | None:
+    """The move out of each of T steps as input of a scan; None where one matrix is shared."""
+    return _padded(moves, 0, 1)
+
+
+def _padded(moves: Array, before: int, after: int) -> Array | None:
+    if moves.ndim == 2:
+        return None
+    return jnp.pad(moves, [(before, after)] + [(0, 0)] * (moves.ndim - 1))
+
+
+def as_chain(p: Potentials, chain: Chain) -> Chain:
+    """Expected counts in the layout of the chain that was laid out, summed where it shares.
+
+    A part keeps its dtype, as the gradient with respect to it would.
+    """
+    initial, transition, emission = p.initial, p.transition, p.emission
+    if emission.ndim == 3:
+        emission, initial = emission.transpose(2, 0, 1), initial.T
+        if transition.ndim == 4:
+            transition = transition.transpose(3, 0, 1, 2)
+    elif jnp.ndim(chain.emission) == 3:
+        emission, initial = emission[None], initial[None]
+        transition = transition[None] if jnp.ndim(chain.transition) == 4 else transition
+    initial = jnp.sum(initial, 0) if jnp.ndim(chain.initial) < initial.ndim else initial
+    counts = Chain(initial, transition, emission)
+    return jax.tree.map(lambda count, part: count.astype(jnp.result_type(part)), counts, chain)
 
 
 def check_shapes(initial: Array, transition: Array, emission: Array, lengths: Any) -> None:

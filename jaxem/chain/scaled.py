@@ -1,9 +1,8 @@
 """Forward-backward on rescaled probabilities: one small product a step, no logs inside the loop.
 
-Everything is scaled so that the largest factor of each kind is 1.  What falls below the smallest
-normal number is lost, and a path that is lost too early may be the only one to survive later.  So
-`is_exact` proves, chain by chain, that what was lost cannot matter; where it cannot prove it, the
-caller turns to `log_domain`.  There are two proofs.
+What falls below the smallest normal number is lost, and a path that is lost too early may be the
+only one to survive later.  So it is proved, chain by chain, that what was lost cannot matter; where
+it cannot be proved, the caller turns to `log_domain`.  There are two proofs.
 
 Dense: if every move has at least a share a of the largest, a message's sum is at least a, and at
 least a² before it is divided by the sum before; underflow takes at most K·tiny from it; and no
@@ -15,176 +14,212 @@ can have taken from it.  Its messages α⁺ and β⁺ bound the true ones from a
 paths that was ever lost at step t is at most K·δ / Σ_k α⁺_t(k) β⁺_t(k).
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from jaxem.chain.potentials import Potentials
-from jaxem.semiring import PRECISION, pairwise_sum
+from jaxem.chain.factors import Factors, back, onward, reciprocal
+from jaxem.chain.potentials import moves_in, moves_out
+from jaxem.semiring import PRECISION
 
 
-def _peak(potential: Array, axes: Any) -> Array:
-    peak = lax.stop_gradient(jnp.max(potential, axes, keepdims=True))
-    return jnp.where(jnp.isneginf(peak), 0, peak)
+@dataclass(frozen=True)
+class Messages:
+    """Messages both ways, and the sums they are to be divided by."""
 
-
-def _reciprocal(total: Array) -> Array:
-    none = total == 0  # only an exact zero: NaN must stay NaN
-    return jnp.where(none, 0, 1 / jnp.where(none, 1, total))
-
-
-def _moves(p: Potentials) -> tuple[Array, Array]:
-    """Transition factors with largest entry 1 (per step), and the logs taken out of them."""
-    axes = (0, 1) if p.is_shared else (1, 2)
-    peak = _peak(p.transition, axes)
-    return jnp.exp(p.transition - peak), jnp.squeeze(peak, axes)
-
-
-def _emissions(p: Potentials) -> tuple[Array, Array]:
-    """Emission factors with largest entry 1 per step, and the logs taken out of them.
-
-    The first step includes the initial potentials: their product is formed in logs.  A state that
-    no move enters does not set the scale of later steps.
-    """
-    closed = jnp.all(jnp.isneginf(p.transition), 0 if p.is_shared else 1)
-    if p.emission.ndim == 3 and p.transition.ndim < 4:
-        closed = closed[..., None]
-    rest = jnp.where(closed, -jnp.inf, p.emission[1:])
-    joint = jnp.concatenate([(p.initial + p.emission[0])[None], rest])
-    peak = _peak(joint, 1)
-    return jnp.exp(joint - peak), jnp.squeeze(peak, 1)
-
-
-def _apply(matrix: Array, message: Array) -> Array:
-    """Σ_j matrix[i, j] message[j]."""
-    if matrix.ndim == 2:
-        return jnp.dot(matrix, message, precision=PRECISION)
-    return jnp.sum(matrix * message[None], 1)
+    alpha: Float[Array, "T K *B"]
+    alpha_sum: Float[Array, "T *B"]
+    beta: Float[Array, "T K *B"]
+    ahead_sum: Float[Array, "T *B"]  # Σ_k emission[t, k] beta[t, k]
 
 
 def forward(
-    p: Potentials, floor: float | None = None
-) -> tuple[Float[Array, "T K *B"], Float[Array, "T *B"], Float[Array, "*B"]]:
-    """Messages, their sums over states, and the log-normaliser.
+    f: Factors, floor: float | None = None
+) -> tuple[Float[Array, "T K *B"], Float[Array, "T *B"]]:
+    """Messages and their sums over states.
 
     A message is divided by its sum in the next step, which saves one pass over it: message t is
     p(z_t, x_t | x_1..t-1) up to the factors taken out.
     """
-    moves, move_logs = _moves(p)
-    emissions, emission_logs = _emissions(p)
 
     def step(carry: tuple[Array, Array], inputs: Any) -> tuple[Any, Any]:
         message, total = carry
-        emission, move, inside = inputs
-        move = jnp.swapaxes(moves if p.is_shared else move, 0, 1)
+        emission, first, moves, inside = inputs
+        moves = f.moves if f.is_shared else moves
         if floor is None:
-            new = _apply(move, message) * (emission * _reciprocal(total))
+            new = onward(moves, message) * (emission * reciprocal(total))
         else:
-            new = _apply(move, jnp.maximum(message * _reciprocal(total), floor)) * emission
+            new = onward(moves, jnp.maximum(message * reciprocal(total), floor)) * emission
         if inside is not None:
             new = jnp.where(inside, new, message)
-        return (new, jnp.sum(new, 0)), new
+        new = jnp.where(first, emission, new)  # here, because a first row put before copies all
+        total = jnp.sum(new, 0)
+        return (new, total), (new, None if f.is_wide else total)
 
-    first = emissions[0]
-    inputs = (emissions[1:], None if p.is_shared else moves, p.inside_rest)
-    _, rest = lax.scan(step, (first, jnp.sum(first, 0)), inputs)
-    messages = jnp.concatenate([first[None], rest])
-    totals = jnp.sum(messages, 1)
-    none = totals == 0
-    logs = jnp.where(none, -jnp.inf, jnp.log(jnp.where(none, 1, totals))) + emission_logs
-    if move_logs.ndim:  # [T-1] or [T-1, B] against [T-1, *B]
-        move_logs = move_logs.reshape(*move_logs.shape, *[1] * (logs.ndim - move_logs.ndim))
-    logs = logs.at[1:].add(jnp.broadcast_to(move_logs, logs[1:].shape))
-    if p.inside is not None:
-        logs = jnp.where(p.inside, logs, 0)
-    return messages, totals, pairwise_sum(logs)
+    start = jnp.ones_like(f.emissions[0])
+    inputs = (f.emissions, f.chain.is_first, moves_in(f.moves), f.inside)
+    messages, totals = lax.scan(step, (start, jnp.sum(start, 0)), inputs)[1]
+    return messages, jnp.sum(messages, 1) if totals is None else totals
 
 
-def backward(p: Potentials, floor: float | None = None) -> tuple[Array, Array]:
-    """Messages β_t [T, K, *B] and the products emission · β̂ of the step after, β̂ having sum 1.
+def backward(
+    f: Factors, floor: float | None = None
+) -> tuple[Float[Array, "T K *B"], Float[Array, "T *B"]]:
+    """Messages β, and their sums with the emission of their step.  Bishop (2006) 13.62.
 
-    Bishop (2006) 13.62.
+    What is carried is a message with the emission of its step, divided by its sum in the next one.
     """
-    moves, _ = _moves(p)
-    emissions, _ = _emissions(p)
 
     def step(carry: tuple[Array, Array], inputs: Any) -> tuple[Any, Any]:
-        message, total = carry
-        emission, move, inside = inputs
-        normalised = message * _reciprocal(total)
-        normalised = normalised if floor is None else jnp.maximum(normalised, floor)
-        new = _apply(moves if p.is_shared else move, emission * normalised)
-        if inside is not None:
-            new = jnp.where(inside, new, jnp.ones_like(new))
-        return (new, jnp.sum(new, 0)), new
+        ahead, total = carry
+        emission, goes_on, moves = inputs
+        moves = f.moves if f.is_shared else moves
+        if floor is None:
+            beta = back(moves, ahead) * reciprocal(total)
+        else:
+            beta = back(moves, jnp.maximum(ahead * reciprocal(total), floor))
+        beta = jnp.where(goes_on, beta, 1)
+        ahead = emission * beta
+        total = jnp.sum(ahead, 0)
+        return (ahead, total), ((ahead, None) if f.is_wide else (beta, total))
 
-    last = jnp.ones_like(emissions[-1])
-    inputs = (emissions[1:], None if p.is_shared else moves, p.inside_rest)
-    _, rest = lax.scan(step, (last, jnp.sum(last, 0)), inputs, reverse=True)
-    messages = jnp.concatenate([rest, last[None]])
-    scale = _reciprocal(jnp.sum(messages[1:], 1, keepdims=True))
-    return messages, emissions[1:] * (messages[1:] * scale)
+    start = jnp.ones_like(f.emissions[0])
+    inputs = (f.emissions, f.chain.goes_on, moves_out(f.moves))
+    messages, totals = lax.scan(step, (start, jnp.sum(start, 0)), inputs, reverse=True)[1]
+    if totals is not None:
+        return messages, totals
+    totals = jnp.sum(messages, 1)
+    ahead = messages * reciprocal(totals)[:, None]
+    ahead = ahead if floor is None else jnp.maximum(ahead, floor)
+    beta = jnp.dot(jnp.roll(ahead, -1, 0), f.moves.T, precision=PRECISION)
+    return jnp.where(f.chain.goes_on[:, None], beta, 1), totals
 
 
 def counts(
-    p: Potentials, alpha: Float[Array, "T K *B"], weight: Float[Array, "*B"]
+    f: Factors, alpha: Array, alpha_sum: Array, weight: Float[Array, "*B"]
 ) -> tuple[Float[Array, "..."], Float[Array, "T K *B"]]:
-    """Expected transitions (shaped like `p.transition`) and states, each chain times its weight.
+    """Expected transitions (shaped like the moves) and states, each chain times its weight.
 
-    Transitions are a product over time and batch: no array [T, K, K] unless the potentials are one.
+    One chain with one matrix is counted after the way back, by a product over time; others on the
+    way, so that no β of all steps is written.  No array [T, K, K] unless the potentials are one.
     Bishop (2006) 13.64, 13.65.
     """
-    beta, onward = backward(p)
-    moves, _ = _moves(p)
-    # Each with sum 1 first: the product of two small messages could underflow although the overlap
-    # of their directions is large.
-    scale = _reciprocal(jnp.sum(beta, 1, keepdims=True))
-    alpha = alpha * _reciprocal(jnp.sum(alpha, 1, keepdims=True))
-    states = alpha * (beta * scale)
-    share = weight * _reciprocal(jnp.sum(states, 1, keepdims=True))
-    states = states * share
-    left = alpha[:-1] * (share[:-1] * scale[:-1])
-    if p.inside is not None:
-        states = jnp.where(jnp.expand_dims(p.inside, 1), states, 0)
-        left = jnp.where(jnp.expand_dims(p.inside[1:], 1), left, 0)
-    if p.is_shared:
-        axes = tuple(axis for axis in range(left.ndim) if axis != 1)
-        pairs = lax.dot_general(left, onward, ((axes, axes), ((), ())), precision=PRECISION)
-    elif p.transition.ndim == 4 or left.ndim == 2:
-        pairs = left[:, :, None] * onward[:, None, :]
-    else:
-        pairs = jnp.einsum("tib,tjb->tij", left, onward, precision=PRECISION)
-    return moves * pairs, states
+    if f.is_shared and alpha.ndim == 2:
+        return products(f, Messages(alpha, alpha_sum, *backward(f)), weight)
+
+    def step(carry: Any, inputs: Any) -> tuple[Any, Any]:
+        ahead, total, pairs = carry
+        emission, goes_on, moves, inside, alpha, alpha_sum = inputs
+        moves = f.moves if f.is_shared else moves
+        scale = reciprocal(total)
+        beta = jnp.where(goes_on, back(moves, ahead) * scale, 1)
+        left, states = _shares(alpha, reciprocal(alpha_sum), beta, weight, 0)
+        step_pairs = _pairs(jnp.where(goes_on, left * scale, 0), ahead, moves)
+        if inside is not None:
+            states = jnp.where(inside, states, 0)
+        ahead = emission * beta
+        total = jnp.sum(ahead, 0)
+        if f.is_shared:
+            return (ahead, total, _add(pairs, step_pairs)), (states, None)
+        return (ahead, total, None), (states, moves * step_pairs)
+
+    start = jnp.ones_like(f.emissions[0])
+    nothing = (jnp.zeros_like(f.moves),) * 2 if f.is_shared else None
+    inputs = (f.emissions, f.chain.goes_on, moves_out(f.moves), f.inside, alpha, alpha_sum)
+    carry = (start, jnp.sum(start, 0), nothing)
+    (_, _, pairs), (states, moves) = lax.scan(step, carry, inputs, reverse=True)
+    return (moves[:-1] if pairs is None else f.moves * pairs[0]), states
 
 
-def is_exact(p: Potentials) -> Bool[Array, ""]:
+def products(
+    f: Factors, m: Messages, weight: Float[Array, "*B"]
+) -> tuple[Float[Array, "K K"], Float[Array, "T K *B"]]:
+    """What `counts` returns, from messages both ways and one shared matrix: one large product."""
+    left, states = _shares(m.alpha, reciprocal(m.alpha_sum), m.beta, weight, 1)
+    if f.inside is not None:
+        states = jnp.where(jnp.expand_dims(f.inside, 1), states, 0)
+        left = jnp.where(jnp.expand_dims(f.chain.goes_on, 1), left, 0)
+    scale = jnp.expand_dims(reciprocal(m.ahead_sum[1:]), 1)
+    ahead = f.emissions[1:] * (m.beta[1:] * scale)
+    axes = tuple(axis for axis in range(left.ndim) if axis != 1)
+    pairs = lax.dot_general(left[:-1], ahead, ((axes, axes), ((), ())), precision=PRECISION)
+    return f.moves * pairs, states
+
+
+def _shares(
+    alpha: Array, alpha_scale: Array, beta: Array, weight: Array, axis: int
+) -> tuple[Array, Array]:
+    """What makes left[i] moves[i, j] ahead[j] shares, and γ; both times the weight.
+
+    α with sum 1 first (β comes from an `ahead` of sum 1): the product of two small messages could
+    underflow although the overlap of their directions is large.
+    """
+    alpha = alpha * jnp.expand_dims(alpha_scale, axis)
+    states = alpha * beta
+    share = weight * reciprocal(jnp.sum(states, axis, keepdims=True))
+    return alpha * share, states * share
+
+
+def _pairs(left: Array, ahead: Array, moves: Array) -> Array:
+    """left[i] ahead[j], summed over the batch where it shares the moves."""
+    if left.ndim == 1 or moves.ndim > 2:
+        return left[:, None] * ahead[None]
+    return lax.dot_general(left, ahead, (((1,), (1,)), ((), ())), precision=PRECISION)
+
+
+def _add(total: tuple[Array, Array], term: Array) -> tuple[Array, Array]:
+    """A sum and what rounding took from it (Kahan 1965): its error does not grow with T."""
+    sum_, lost = total
+    term = term - lost
+    new = sum_ + term
+    return new, (new - sum_) - term
+
+
+def is_dense(f: Factors, num_messages: int = 1) -> Bool[Array, ""]:
+    """The first proof: no move is so rare that underflow could matter.
+
+    `num_messages` share one scale: what is small beside another of them is lost as well.
+    """
+    info = jnp.finfo(f.emissions.dtype)
+    size = f.emissions.shape[0] * f.emissions.shape[1] * num_messages
+    return jnp.min(f.moves, initial=1) >= (size * float(info.tiny) / float(info.eps)) ** (1 / 3)
+
+
+def sequential(f: Factors, floor: float | None = None) -> Messages:
+    """Messages by two scans, one each way."""
+    return Messages(*forward(f, floor), *backward(f, floor))
+
+
+def is_exact(
+    f: Factors, messages: Callable[[Factors, float], Messages] = sequential
+) -> Bool[Array, ""]:
     """Whether no path that matters was lost to underflow, in any chain of the batch.
 
     NaN is never exact: the log domain passes it on.
     """
-    info = jnp.finfo(p.emission.dtype)
-    tiny, eps = float(info.tiny), float(info.eps)
-    size = p.num_steps * p.emission.shape[1]
-    moves, _ = _moves(p)
-    dense = jnp.min(moves, initial=1) >= (size * tiny / eps) ** (1 / 3)
-    floor = tiny / eps**2
+    return lax.cond(is_dense(f), lambda: jnp.asarray(True), lambda: _is_bounded(f, messages))
 
-    def bounded() -> Array:
-        alpha, totals, _ = forward(p, floor)
-        beta, _ = backward(p, floor)
-        sums = jnp.sum(beta, 1)
-        # On the way forward a message is multiplied before it is divided by its sum.
-        raw = totals * jnp.concatenate([jnp.ones_like(totals[:1]), totals[:-1]])
-        # Underflow takes at most K·tiny from a message: less than the floor gives, if it was not
-        # near 0 altogether.
-        unharmed = jnp.minimum(raw, sums) >= 4 * p.emission.shape[1] * tiny / floor
-        above = jnp.maximum(alpha * jnp.expand_dims(_reciprocal(totals), 1), floor)
-        below = jnp.maximum(beta * jnp.expand_dims(_reciprocal(sums), 1), floor)
-        lost = 2 * p.emission.shape[1] * floor / jnp.sum(above * below, 1)
-        if p.inside is not None:
-            unharmed, lost = unharmed | ~p.inside, jnp.where(p.inside, lost, 0)
-        return jnp.all(unharmed) & jnp.all(jnp.sum(lost, 0) <= eps)
 
-    return lax.cond(dense, lambda: jnp.asarray(True), bounded)
+def _is_bounded(f: Factors, messages: Callable[[Factors, float], Messages]) -> Bool[Array, ""]:
+    """The second proof."""
+    info = jnp.finfo(f.emissions.dtype)
+    floor = float(info.tiny) / float(info.eps) ** 2
+    m = messages(f, floor)
+    states = f.emissions.shape[1]
+    # A message is multiplied before it is divided by its sum: the sums of two steps together.
+    one = jnp.ones_like(m.alpha_sum[:1])
+    forward = m.alpha_sum * jnp.concatenate([one, m.alpha_sum[:-1]])
+    backward = m.ahead_sum * jnp.concatenate([m.ahead_sum[1:], one])
+    # Underflow takes at most K·tiny from a message: less than the floor gives, if it was not near 0
+    # altogether.
+    unharmed = jnp.minimum(forward, backward) >= 4 * states * float(info.tiny) / floor
+    above = jnp.maximum(m.alpha * jnp.expand_dims(reciprocal(m.alpha_sum), 1), floor)
+    below = jnp.maximum(m.beta * reciprocal(jnp.sum(m.beta, 1, keepdims=True)), floor)
+    lost = 2 * states * floor / jnp.sum(above * below, 1)
+    if f.inside is not None:
+        unharmed, lost = unharmed | ~f.inside, jnp.where(f.inside, lost, 0)
+    return jnp.all(unharmed) & jnp.all(jnp.sum(lost, 0) <= float(info.eps))

@@ -1,7 +1,7 @@
 """The tables and families inside a model: where a name leads, and the model put together again."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -10,6 +10,7 @@ import jax
 from jaxem.families.mixture_family import MixtureFamily
 from jaxem.hmm import HMM
 from jaxem.mixture import Mixture
+from jaxem.pytree import child_names
 
 
 def split(model: Any) -> list[tuple[str, Any]]:
@@ -25,9 +26,7 @@ def _split(node: Any, name: str) -> list[tuple[str, Any]]:
         return [(name, node)] if jax.tree.leaves(node) else []  # a stationary start has none
     prefix = name + "." if name else ""
     return [
-        part
-        for entry in fields(node)
-        for part in _split(getattr(node, entry.name), prefix + entry.name)
+        part for entry in child_names(node) for part in _split(getattr(node, entry), prefix + entry)
     ]
 
 

@@ -1,6 +1,6 @@
 """One EM step and all that the checks ask of it, in coordinates centred on the data."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from jaxem.data import Chunks
 from jaxem.families import optional
 from jaxem.families.categorical import Categorical
 from jaxem.families.mixture_family import MixtureFamily
+from jaxem.pytree import child_names
 
 # Fewer expected observations than ε to this power and a parameter is at the edge of its range: a
 # probability on its way to 0 goes there by ever smaller steps, and no curvature holds it.
@@ -246,9 +247,9 @@ def _centred(model: Any, data: Any, prior: em.Prior) -> tuple[Any, Any, em.Prior
     if center is None:
         return model, data, prior
     moved = {
-        entry.name: getattr(model, entry.name).translate(-center)
-        for entry in fields(model)
-        if optional.is_located(getattr(model, entry.name))
+        name: getattr(model, name).translate(-center)
+        for name in child_names(model)
+        if optional.is_located(getattr(model, name))
     }
     return replace(model, **moved), _without_center(data), replace(prior, mean=prior.mean - center)
 

@@ -1,6 +1,6 @@
 """Gaussians with a diagonal covariance each."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import jax
@@ -31,6 +31,7 @@ class DiagonalGaussian:
 
     mean: Float[Array, "K D"]
     log_scale: Float[Array, "K D"]
+    method: str | None = field(default=None, metadata={"static": True})  # see `choose_form`
 
     @classmethod
     def from_moments(cls, mean: Any, variance: Any) -> Self:
@@ -69,6 +70,7 @@ class DiagonalGaussian:
 
     def check(self) -> None:
         """Raise a ValueError unless both leaves are [K, D]."""
+        moments.check_method(self.method)
         shape = moments.mean_shape(self.mean, "DiagonalGaussian")
         moments.check_leaf(self.log_scale, shape, "DiagonalGaussian.log_scale")
 
@@ -100,8 +102,11 @@ class DiagonalGaussian:
         weight = jnp.sum(responsibilities.T, 1)
         return GaussianStats(weight, weight, first, second, jnp.zeros((), weight.dtype))
 
-    def form(self) -> "DiagonalFeatures":
+    def form(self) -> Any:
         """The members as products with x and x²."""
+        return moments.choose_form(self, DiagonalGaussian._features)
+
+    def _features(self) -> "DiagonalFeatures":
         precision = jnp.exp(-2 * self.log_scale)
         constant = self._constant - 0.5 * jnp.sum(self.mean**2 * precision, 1)
         coefficients = jnp.concatenate(

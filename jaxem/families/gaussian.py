@@ -1,6 +1,6 @@
 """Gaussians with a full covariance each."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import jax
@@ -32,6 +32,7 @@ class Gaussian:
 
     mean: Float[Array, "K D"]
     log_cholesky: Float[Array, "K P"]  # lower triangle by rows, diagonal in logs; P = D(D+1)/2
+    method: str | None = field(default=None, metadata={"static": True})  # see `choose_form`
 
     @classmethod
     def from_moments(cls, mean: Any, covariance: Any) -> Self:
@@ -78,6 +79,7 @@ class Gaussian:
 
     def check(self) -> None:
         """Raise a ValueError unless the leaves are [K, D] and [K, D(D+1)/2]."""
+        moments.check_method(self.method)
         members, size = moments.mean_shape(self.mean, "Gaussian")
         moments.check_leaf(
             self.log_cholesky, (members, size * (size + 1) // 2), "Gaussian.log_cholesky"
@@ -133,9 +135,9 @@ class Gaussian:
         weight, first, second = lax.map(member, (self.mean, responsibilities.T))
         return GaussianStats(weight, weight, first, second, jnp.zeros((), weight.dtype))
 
-    def form(self) -> "GaussianFeatures":
+    def form(self) -> Any:
         """The members as products with quadratic features of the rows."""
-        return GaussianFeatures.of(self)
+        return moments.choose_form(self, GaussianFeatures.of)
 
     def maximize(self, stats: GaussianStats, frozen: parameters.Names = ()) -> Self:
         """Weighted means and scatters, the eigenvalues of the covariances raised to the floor.

@@ -1,5 +1,7 @@
 """Statistics of Gaussian families: what the four covariance structures share."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxem import em
 from jaxem.data import is_traced
+from jaxem.families import optional
 from jaxem.pytree import pytree
 from jaxem.semiring import PRECISION
 
@@ -103,6 +106,32 @@ def accurate(mean: Float[Array, "K D"], precision: Float[Array, "K D"]) -> Bool[
     """
     loss = jnp.sum(mean**2 * precision, -1)
     return jnp.all(loss <= max(2**12, float(jnp.finfo(mean.dtype).eps) ** (-1 / 3)))
+
+
+METHODS = {
+    "features": "products with the quadratic features of the rows: fast",
+    "centred": "whitened about each member's own mean: right for the tightest clusters",
+}
+
+
+def check_method(method: str | None) -> None:
+    """Raise a ValueError unless this is None or one of `METHODS`."""
+    if method is not None and method not in METHODS:
+        names = ", ".join(f"{name!r}" for name in METHODS)
+        raise ValueError(f"a Gaussian family's method must be None or {names}, got {method!r}.")
+
+
+def choose_form(family: Any, features: Callable[[Any], Any]) -> Any:
+    """The form that the family's `method` names.
+
+    None, the default, takes the features where `accurate` holds for all members, and the centred
+    form elsewhere: one branch a step, chosen from the parameters.  Under `vmap` a branch runs both
+    sides; a method named then spares one of them.
+    """
+    if family.method == "centred":
+        return optional.Plain(family)
+    form = features(family)
+    return form if family.method is None else replace(form, accurate=True)
 
 
 def outer_features(x: Float[Array, "D n"]) -> list[Float[Array, "F n"]]:

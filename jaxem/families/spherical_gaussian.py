@@ -1,6 +1,6 @@
 """Gaussians with one variance each."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import jax
@@ -30,6 +30,7 @@ class SphericalGaussian:
 
     mean: Float[Array, "K D"]
     log_scale: Float[Array, " K"]
+    method: str | None = field(default=None, metadata={"static": True})  # see `choose_form`
 
     @classmethod
     def from_moments(cls, mean: Any, variance: Any) -> Self:
@@ -68,6 +69,7 @@ class SphericalGaussian:
 
     def check(self) -> None:
         """Raise a ValueError unless the leaves are [K, D] and [K]."""
+        moments.check_method(self.method)
         shape = moments.mean_shape(self.mean, "SphericalGaussian")
         moments.check_leaf(self.log_scale, shape[:1], "SphericalGaussian.log_scale")
 
@@ -103,8 +105,11 @@ class SphericalGaussian:
         weight = jnp.sum(responsibilities.T, 1)
         return GaussianStats(weight, weight, first, jnp.sum(second, 1), jnp.zeros((), weight.dtype))
 
-    def form(self) -> "SphericalFeatures":
+    def form(self) -> Any:
         """The members as products with x and |x|²."""
+        return moments.choose_form(self, SphericalGaussian._features)
+
+    def _features(self) -> "SphericalFeatures":
         precision = jnp.exp(-2 * self.log_scale)[:, None]
         constant = self._constant[:, None] - 0.5 * jnp.sum(
             self.mean**2 * precision, 1, keepdims=True

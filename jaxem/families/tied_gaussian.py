@@ -1,6 +1,6 @@
 """Gaussians that share one covariance."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import jax
@@ -31,6 +31,7 @@ class TiedGaussian:
 
     mean: Float[Array, "K D"]
     log_cholesky: Float[Array, " P"]  # lower triangle by rows, diagonal in logs; P = D(D+1)/2
+    method: str | None = field(default=None, metadata={"static": True})  # see `choose_form`
 
     @classmethod
     def from_moments(cls, mean: Any, covariance: Any) -> Self:
@@ -75,6 +76,7 @@ class TiedGaussian:
 
     def check(self) -> None:
         """Raise a ValueError unless the leaves are [K, D] and [D(D+1)/2]."""
+        moments.check_method(self.method)
         size = moments.mean_shape(self.mean, "TiedGaussian")[1]
         moments.check_leaf(
             self.log_cholesky, (size * (size + 1) // 2,), "TiedGaussian.log_cholesky"
@@ -125,9 +127,9 @@ class TiedGaussian:
         second, (weight, first) = lax.scan(member, none, (self.mean, responsibilities.T))
         return GaussianStats(weight, jnp.sum(weight), first, second, jnp.zeros((), weight.dtype))
 
-    def form(self) -> "TiedFeatures":
+    def form(self) -> Any:
         """The members as products with whitened rows."""
-        return TiedFeatures.of(self)
+        return moments.choose_form(self, TiedFeatures.of)
 
     def maximize(self, stats: GaussianStats, frozen: parameters.Names = ()) -> Self:
         """Weighted means and the pooled scatter, its eigenvalues raised to the floor.

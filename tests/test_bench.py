@@ -1,0 +1,279 @@
+"""The benchmark's runner, on sizes at which nothing can be timed."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import jaxem
+
+ROOT = Path(__file__).parents[1]
+OURS = "bench.peers.jaxem"
+MACHINE = {
+    "cpu": "abacus",
+    "cores": 2,
+    "memory_gib": 1.0,
+    "system": "wood",
+    "python": "3",
+    "versions": {"jaxem": "0"},
+    "rates": {
+        dtype: {
+            "xla_gemm_gflops": 10.0,
+            "xla_exp_nanoseconds": 1.0,
+            "numpy_gemm_gflops": 5.0,
+            "copy_gigabytes": 1.0,
+        }
+        for dtype in ("float32", "float64")
+    },
+}
+# Each stands in for a library; the one with an offset of 0 is the control of the one without.
+ADAPTER = """
+import os, time
+from bench.peers import Run, jaxem
+from bench.peers.jaxem import computes_in, supports, version
+
+def prepare(workload, inputs, dtype):
+    run = jaxem.prepare(workload, inputs, dtype)
+    def answer(result):
+        told = run.answer(result)
+        return told | {{"means": told["means"] + {offset}}}
+    return Run(run.call, answer)
+"""
+BROKEN = """
+import os, time{imports}
+def version(): return "1"
+def computes_in(dtype): return dtype
+def supports(workload, dtype): {does}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bench_is_importable() -> Any:
+    """It lies beside the package and is no part of the installation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT))
+        yield
+
+
+@pytest.fixture
+def add_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Make a module that workers can import, and return its name."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def add(name: str, source: str) -> str:
+        (tmp_path / f"{name}.py").write_text(source)
+        return name
+
+    return add
+
+
+def tiny_mixture(steps: int = 3) -> Any:
+    """A workload of a few rows, with a goal."""
+    return import_module("bench.workloads").Workload("gmm", "full", 1, 400, 2, 3, steps, (2, 2))
+
+
+def measured(adapters: dict[str, str], *, limit: float = 120.0, steps: int = 3) -> dict[str, Any]:
+    """The record of a tiny mixture computed by these libraries."""
+    return import_module("bench.measure").measure(
+        tiny_mixture(steps), "float32", adapters, repeats=2, limit=limit, say=lambda line: None
+    )
+
+
+def test_the_command_measures_writes_and_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = import_module("bench.__main__")
+    monkeypatch.setattr(program.machine, "describe", lambda: MACHINE)
+    name = "gmm-full-100000x2-k8"
+    options = ["--shrink", "100", "--repeats", "1", "--dtype", "float64", "--out", str(tmp_path)]
+    assert program.main([name, *options, "--peers", "scikit-learn"]) == 0
+    entry = json.loads((tmp_path / "gmm.json").read_text())["entries"][f"{name} float64"]
+    ours, peer = entry["libraries"]["jaxem"], entry["libraries"]["scikit-learn"]
+    assert ours["agrees"] and len(ours["seconds"]) == 1 and ours["milliseconds_a_step"] > 0
+    assert entry["floor_ratio"] > 0 and entry["shrink"] == 100
+    if find_spec("sklearn"):
+        ratio = peer["milliseconds_a_step"] / ours["milliseconds_a_step"]
+        assert peer["agrees"] and entry["ratio"] == pytest.approx(ratio)
+        assert entry["fastest_peer"] == "scikit-learn"
+    else:
+        assert "sklearn" in peer["skipped"] and entry["ratio"] is None
+    assert entry["workload"] in (tmp_path / "table.md").read_text()
+    assert "scikit-learn" in capsys.readouterr().out
+
+
+def test_a_missing_peer_is_skipped_by_name(add_adapter: Any) -> None:
+    absent = add_adapter("absent_adapter", "import no_such_library\n")
+    entry = measured({"jaxem": OURS, "absent": absent})
+    assert entry["libraries"]["absent"]["skipped"].startswith("not installed")
+    assert "no_such_library" in entry["libraries"]["absent"]["skipped"]
+    assert entry["libraries"]["jaxem"]["milliseconds_a_step"] > 0
+    assert entry["ratio"] is None and entry["met"] is False
+
+
+def test_a_peer_that_differs_gets_no_ratio(add_adapter: Any) -> None:
+    measure, report = import_module("bench.measure"), import_module("bench.report")
+    honest = add_adapter("honest_adapter", ADAPTER.format(offset=0.0))
+    liar = add_adapter("lying_adapter", ADAPTER.format(offset=0.1))
+    entry = measured({"jaxem": OURS, "liar": liar, "honest": honest})
+    libraries = entry["libraries"]
+    told = libraries["liar"]
+    assert told["agrees"] is False and told["difference"] > told["tolerance"]
+    assert told["milliseconds_a_step"] > 0  # shown, and compared with nothing
+    assert libraries["honest"]["agrees"] and entry["fastest_peer"] == "honest"
+    assert entry["ratio"] > 0 and "liar differs by" in report.in_words(entry | {"ratio": None})
+    del libraries["honest"]
+    alone = measure.verdict(tiny_mixture(), "float32", libraries)
+    assert alone["fastest_peer"] is None and alone["ratio"] is None and alone["met"] is False
+
+
+def test_a_fit_that_stops_early_does_not_count() -> None:
+    ours = measured({"jaxem": OURS}, steps=5000)["libraries"]["jaxem"]
+    assert ours["stopped"].startswith("after ") and ours["agrees"] is False
+    assert "stopped" not in measured({"jaxem": OURS})["libraries"]["jaxem"]
+
+
+def test_a_worker_that_dies_raises_or_hangs_is_reported(add_adapter: Any) -> None:
+    adapters = {
+        name: add_adapter(name, BROKEN.format(imports="", does=does))
+        for name, does in {
+            "dies": "os._exit(3)",
+            "raises": "raise ValueError('out of cheese')",
+            "hangs": "time.sleep(60)",
+        }.items()
+    }
+    libraries = measured(adapters, limit=5.0)["libraries"]
+    assert "died with status 3" in libraries["dies"]["skipped"]
+    assert libraries["raises"]["skipped"] == "raised ValueError: out of cheese"
+    assert libraries["hangs"]["skipped"] == "took more than 5 s"
+
+
+def test_an_unknown_workload_is_refused_with_the_names() -> None:
+    command = [sys.executable, "-m", "bench", "gmm-round"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 2
+    assert "'gmm-round'" in done.stderr and "gmm-full-100000x2-k8" in done.stderr
+
+
+def test_results_that_are_kept_are_neither_shrunk_nor_few(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for arguments in (["--shrink", "2"], ["--repeats", "4"]):
+        with pytest.raises(SystemExit):
+            import_module("bench.__main__").main(["gmm", *arguments])
+        assert "--out" in capsys.readouterr().err
+
+
+def entry_of(ratio: float | None, goal: float) -> dict[str, Any]:
+    """A record as `measure` makes it."""
+    shared = {"repeated": True, "agrees": True, "compile_seconds": 1.0}
+    ours = shared | {"milliseconds_a_step": 2.0, "memory_multiple": 1.5}
+    peer = shared | {"milliseconds_a_step": 2.0 * (ratio or 4), "difference": 0.5}
+    return {
+        "workload": "gmm-full-1x1-k1",
+        "group": "gmm",
+        "dtype": "float32",
+        "libraries": {"jaxem": ours, "gmmx": peer | {"agrees": ratio is not None}},
+        "fastest_peer": None if ratio is None else "gmmx",
+        "ratio": ratio,
+        "goal": goal,
+        "met": ratio is not None and ratio >= goal,
+        "memory_goal": 2.0,
+        "memory_met": True,
+    }
+
+
+def test_the_table_says_what_the_results_say(tmp_path: Path) -> None:
+    records, report = import_module("bench.records"), import_module("bench.report")
+    entries = {"win": entry_of(3.0, 2.0), "loss": entry_of(0.25, 2.0), "lie": entry_of(None, 2.0)}
+    records.write(tmp_path, "gmm", entries, "run", MACHINE)
+    lines = report.tables(tmp_path).splitlines()
+    rows = [line.split(" | ") for line in lines if line.startswith("| gmm-full")]
+    win, loss, lie = rows[:3]
+    assert win[2] == loss[2] == lie[2] == "2.00"
+    assert (win[7], loss[7], lie[7]) == ("**6.00**", "**0.50**", "8.00 (differs)")
+    assert (win[8], loss[8], lie[8]) == ("3.00", "0.25", "withheld")
+    assert (win[10], loss[10], lie[10]) == ("yes |", "**no** |", "**no** |")
+    assert any("gmmx differs by 5.0e-01" in line for line in lines)
+    assert any("abacus" in line for line in lines)
+
+
+def test_the_tables_in_the_readme_are_those_of_the_results(tmp_path: Path) -> None:
+    report = import_module("bench.report")
+    copy = tmp_path / "README.md"
+    committed = (ROOT / "bench" / "README.md").read_text()
+    copy.write_text(committed)
+    report.rewrite_readme(ROOT / "bench" / "results", copy)
+    assert copy.read_text() == committed
+    copy.write_text("no marks")
+    with pytest.raises(ValueError, match="needs the lines"):
+        report.rewrite_readme(tmp_path, copy)
+
+
+def test_a_partial_run_replaces_only_what_it_measured(tmp_path: Path) -> None:
+    records = import_module("bench.records")
+    records.write(tmp_path, "gmm", {"a": {"x": 1}, "b": {"x": 1}}, "first", MACHINE)
+    records.write(tmp_path, "gmm", {"b": {"x": 2}}, "second", MACHINE)
+    content = records.read(tmp_path, "gmm")
+    assert {name: entry["x"] for name, entry in content["entries"].items()} == {"a": 1, "b": 2}
+    assert content["entries"]["b"]["machine"] == "second" and content["entries"]["a"]["date"]
+    assert set(content["machines"]) == {"first", "second"}
+    records.write(tmp_path, "gmm", {"a": {"x": 3}}, "second", MACHINE)
+    assert set(records.read(tmp_path, "gmm")["machines"]) == {"second"}
+    assert [path.name for path in tmp_path.iterdir()] == ["gmm.json"]
+
+
+def test_inputs_of_float32_are_those_of_float64_rounded() -> None:
+    inputs, workloads = import_module("bench.inputs"), import_module("bench.workloads")
+    for workload in workloads.WORKLOADS:
+        small = replace(workloads.shrunk(workload, 1000), rows=20)
+        wide, narrow = (inputs.make_inputs(small, dtype) for dtype in ("float64", "float32"))
+        np.testing.assert_array_equal(narrow.x, wide.x.astype(narrow.x.dtype))
+        assert len({one.name for one in workloads.WORKLOADS}) == len(workloads.WORKLOADS)
+
+
+def test_scores_are_the_log_likelihoods_of_jaxem(x64: None) -> None:
+    inputs, agreement = import_module("bench.inputs"), import_module("bench.agreement")
+    workloads, adapter = import_module("bench.workloads"), import_module(OURS)
+    one_a_kind = {(one.group, one.kind): one for one in reversed(workloads.WORKLOADS)}
+    for workload in one_a_kind.values():
+        small = replace(workload, rows=50, sequences=min(workload.sequences, 2))
+        given = inputs.make_inputs(small, "float64")
+        start = jax.tree.map(np.asarray, given.start)
+        x = given.x if small.group == "gmm" or small.sequences > 1 else given.x[0]
+        if small.group in ("gmm", "hmm"):
+            expected = adapter._model(small, start).log_likelihood(x)
+            found = agreement.score(small, given, start)
+        elif small.group == "viterbi":
+            chain = jaxem.chain.Chain(np.log(start["initial"]), np.log(start["transition"]), x)
+            scores, path = jaxem.chain.viterbi(chain)
+            expected = np.sum(scores)
+            path = np.asarray(path).reshape(small.sequences, -1)
+            found = agreement.score(small, given, {"path": path})
+        else:
+            continue
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_growth_tells_linear_from_more_than_linear() -> None:
+    growth = import_module("bench.growth")
+    sizes, memory = [100, 316, 1000, 3162, 10000], [3.0, 2.0, 1.5, 1.5, 1.5]
+    linear = growth.law(sizes, [0.5 * size for size in sizes], memory, 0.1, 1.1)
+    assert linear["slope"] == pytest.approx(1) and linear["met"] and linear["memory_met"]
+    bent = growth.law(sizes, [size**1.2 for size in sizes], sizes, 0.1, 1.1)
+    assert bent["slope"] == pytest.approx(1.2) and not bent["met"] and not bent["memory_met"]
+    noise = growth.law(sizes, [-1.0, 1.0, 1.0, 1.0, 1.0], memory, 0.1, 1.1)
+    assert not noise["met"]
+
+
+def test_a_second_fit_of_the_same_shape_compiles_nothing() -> None:
+    first_call = import_module("bench.first_call")
+    told = json.loads(first_call._output(["-m", "bench.first_call", "poisson", "mixture"]))
+    assert told["first"] > told["second"] > 0 and told["compilations_of_second"] == 0
