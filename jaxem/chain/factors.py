@@ -33,10 +33,14 @@ class Factors:
         axes = (0, 1) if p.is_shared else (1, 2)
         move_peak = _peak(p.transition, axes)
         closed = jnp.all(jnp.isneginf(p.transition), 0 if p.is_shared else 1)
+        if not p.is_shared:  # no move enters the first step
+            closed = jnp.pad(closed, [(1, 0)] + [(0, 0)] * (closed.ndim - 1))
         if p.emission.ndim == 3 and p.transition.ndim < 4:
             closed = closed[..., None]
-        rest = jnp.where(closed, -jnp.inf, p.emission[1:])
-        joint = jnp.concatenate([(p.initial + p.emission[0])[None], rest])
+        is_first = p.is_first.reshape(-1, *[1] * (p.emission.ndim - 1))
+        rest = jnp.where(closed, -jnp.inf, p.emission)
+        # Not put before the others, which would copy them all.
+        joint = jnp.where(is_first, p.initial + p.emission, rest)
         peak = _peak(joint, 1)
         logs, move_logs = jnp.squeeze(peak, 1), jnp.squeeze(move_peak, axes)
         if move_logs.ndim:  # [T-1] or [T-1, B] against [T-1, *B]

@@ -21,6 +21,7 @@ from jaxem.chain.potentials import (
 from jaxem.platform import is_cpu
 from jaxem.semiring import pairwise_sum
 
+UNROLLED = 16  # states up to which a CPU takes a maximum over origins in one loop over the batch
 NO_STATE = -1  # past the end of a sequence, and along a path that does not exist
 
 
@@ -76,7 +77,9 @@ def _best_onward(transition: Array, message: Float[Array, "K *B"]) -> Float[Arra
         message, transition = row
         return jnp.maximum(best, message + transition), None
 
-    return lax.scan(origin, message[0] + transition[0], (message[1:], transition[1:]))[0]
+    rest = message[1:], transition[1:]
+    unroll = max(len(message) - 1, 1) if len(message) <= UNROLLED else 1
+    return lax.scan(origin, message[0] + transition[0], rest, unroll=unroll)[0]
 
 
 def _trace_back(

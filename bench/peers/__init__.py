@@ -1,0 +1,28 @@
+"""One adapter a library, all with the same functions, so that the runner knows no library.
+
+    version() -> str                             what is being measured
+    supports(workload, dtype) -> str | None      None, or why the library cannot do it
+    computes_in(dtype) -> str                    the dtype it really computes in
+    prepare(workload, inputs, dtype) -> Run      everything that a careful user does only once
+
+`Run.call` does the whole computation and returns when it is done; `Run.answer` turns what it
+returned into NumPy arrays, outside the time that is taken.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+OURS = "jaxem"
+ADAPTERS = {
+    name: f"bench.peers.{name.replace('-', '_')}"
+    for name in (OURS, "scikit-learn", "hmmlearn", "dynamax", "pomegranate", "gmmx")
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A computation that is ready to be timed."""
+
+    call: Callable[[], Any]
+    answer: Callable[[Any], dict[str, Any]]  # linear parameters; or gamma [B, T, K]; or path [B, T]

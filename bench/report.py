@@ -1,0 +1,202 @@
+"""The tables in the README, made from the JSON files: `python -m bench.report`."""
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench import records
+from bench.peers import ADAPTERS, OURS
+from bench.workloads import GROUPS
+
+BEGIN, END = "<!-- results: made by bench.report -->", "<!-- end of results -->"
+PEERS = tuple(name for name in ADAPTERS if name != OURS)
+
+
+def rewrite_readme(directory: Path, readme: Path) -> Path:
+    """Put the tables between the two marks of the README.
+
+    Raises:
+        ValueError: a README without the marks.
+    """
+    text = readme.read_text()
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"{readme} needs the lines {BEGIN!r} and {END!r}, once each.")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    records.replace_file(readme, f"{before}{BEGIN}\n\n{tables(directory)}\n{END}{after}")
+    return readme
+
+
+def tables(directory: Path) -> str:
+    """All tables as Markdown, and what they were measured on."""
+    contents = {
+        group: records.read(directory, group) for group in (*GROUPS, "first-call", "growth")
+    }
+    parts = [_machines(contents), _comparison(contents), _limits(contents)]
+    parts += [
+        _first_call(contents["first-call"]["entries"]),
+        _growth(contents["growth"]["entries"]),
+    ]
+    return "\n".join(part for part in parts if part) or "Nothing has been measured yet.\n"
+
+
+def in_words(entry: Mapping[str, Any]) -> str:
+    """The outcome of one workload in a line."""
+    if entry["ratio"] is None:
+        return "no ratio: " + (_why_not(entry) or "no peer to compare with")
+    outcome = f"{entry['ratio']:.2f} times as fast as {entry['fastest_peer']}"
+    return outcome if entry["goal"] is None else f"{outcome}, goal {_number(entry['goal'])}"
+
+
+def _why_not(entry: Mapping[str, Any]) -> str:
+    reasons = []
+    for name, record in entry["libraries"].items():
+        if "skipped" in record:
+            reasons.append(f"{name} {record['skipped']}")
+        elif "stopped" in record:
+            reasons.append(f"{name} stopped {record['stopped']}")
+        elif record.get("agrees") is False:
+            reasons.append(f"{name} differs by {record['difference']:.1e}")
+    return "; ".join(reasons)
+
+
+def _entries(contents: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    for group in GROUPS:
+        yield from contents[group]["entries"].values()
+
+
+def _comparison(contents: Mapping[str, Any]) -> str:
+    rows = []
+    for entry in _entries(contents):
+        libraries = entry["libraries"]
+        fastest = entry["fastest_peer"]
+        cells = [entry["workload"], entry["dtype"], _milliseconds(libraries.get(OURS, {}))]
+        cells += [
+            f"**{cell}**" if name == fastest else cell
+            for name in PEERS
+            if (cell := _milliseconds(libraries.get(name, {})))
+        ]
+        ratio = "withheld" if entry["ratio"] is None else f"{entry['ratio']:.2f}"
+        rows.append([*cells, ratio, _number(entry["goal"]), _met(entry["met"])])
+    heads = ["workload", "dtype", "jaxem", *PEERS, "ratio", "goal", "met"]
+    notes = [
+        f"- {entry['workload']} {entry['dtype']}: {reasons}"
+        for entry in _entries(contents)
+        if (reasons := _why_not(entry))
+    ]
+    table = _table("Beside the peers: milliseconds an EM step, or a call", heads, rows)
+    return table + ("\nNot compared:\n\n" + "\n".join(notes) + "\n" if notes else "")
+
+
+def _limits(contents: Mapping[str, Any]) -> str:
+    rows = []
+    for entry in _entries(contents):
+        ours = entry["libraries"].get(OURS, {})
+        if "milliseconds_a_step" not in ours:
+            continue
+        rows.append(
+            [
+                entry["workload"],
+                entry["dtype"],
+                _number(ours["compile_seconds"], 2),
+                _number(entry.get("floor_ratio"), 2),
+                _number(entry.get("floor_goal")),
+                _met(entry.get("floor_met")),
+                _number(ours.get("memory_multiple"), 2),
+                _number(entry["memory_goal"]),
+                _met(entry["memory_met"]),
+            ]
+        )
+    heads = ["workload", "dtype", "compile, s", "times the products alone", "goal", "met"]
+    return _table("jaxem alone", [*heads, "peak memory / data", "goal", "met"], rows)
+
+
+def _first_call(entries: Mapping[str, Any]) -> str:
+    rows = []
+    for name, entry in entries.items():
+        seconds = entry.get("compile_seconds", entry.get("median"))
+        again, cached = entry.get("compilations_of_second"), entry.get("first_seconds_with_cache")
+        goal = f"< {_number(entry['goal'])}"
+        rows.append(
+            [
+                name,
+                _number(seconds, 2),
+                goal,
+                _number(again),
+                _number(cached, 2),
+                _met(entry["met"]),
+            ]
+        )
+    heads = ["", "import or compile, s", "goal", "compiled by a second fit"]
+    return _table("The first call", [*heads, "first fit with a cache, s", "met"], rows)
+
+
+def _growth(entries: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            entry["series"],
+            entry["dtype"],
+            f"{entry['symbol']} = {entry['sizes'][0]} … {entry['sizes'][-1]}",
+            _number(entry["slope"], 3),
+            f"{100 * entry['deviation']:.0f} %",
+            _met(entry["met"]),
+            _number(entry["memory_growth"], 2),
+            _met(entry["memory_met"]),
+        ]
+        for entry in entries.values()
+    ]
+    heads = ["series", "dtype", "sizes", "slope", "deviation from linear", "met (10 %)"]
+    return _table("Growth", [*heads, "memory / data, last decade", "met (1.1)"], rows)
+
+
+def _machines(contents: Mapping[str, Any]) -> str:
+    found: dict[str, dict[str, Any]] = {}
+    for content in contents.values():
+        found |= content["machines"]
+    lines = []
+    for run, about in sorted(found.items()):
+        rates = "; ".join(
+            f"{dtype}: GEMM {rate['xla_gemm_gflops']:.0f} (XLA) and "
+            f"{rate['numpy_gemm_gflops']:.0f} (NumPy) GFLOP/s, copy "
+            f"{rate['copy_gigabytes']:.0f} GB/s, exp {rate['xla_exp_nanoseconds']:.2f} ns"
+            for dtype, rate in about["rates"].items()
+        )
+        versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+        lines.append(
+            f"Measured {run} on {about['cores']} cores of {about['cpu']}, "
+            f"{about['memory_gib']} GiB, {about['system']}, Python {about['python']}.  {rates}.  "
+            f"{versions}.\n"
+        )
+    return "\n".join(lines)
+
+
+def _table(title: str, heads: list[str], rows: list[list[str]]) -> str:
+    if not rows:
+        return ""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return f"### {title}\n\n" + "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _milliseconds(record: Mapping[str, Any]) -> str:
+    """The time of one library, with a mark for what is odd about it."""
+    if "milliseconds_a_step" not in record:
+        return "failed" if "skipped" in record else "–"
+    marks = "" if record["repeated"] else " (once)"
+    marks += "" if record.get("agrees", True) else " (differs)"
+    return f"{_number(record['milliseconds_a_step'], 2)}{marks}"
+
+
+def _number(value: float | None, decimals: int | None = None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:g}" if decimals is None else f"{value:.{decimals}f}"
+
+
+def _met(met: bool | None) -> str:
+    return "–" if met is None else "yes" if met else "**no**"
+
+
+if __name__ == "__main__":
+    here = Path(__file__).parent
+    print(rewrite_readme(here / "results", here / "README.md"), file=sys.stderr)

@@ -1,0 +1,111 @@
+"""What is measured: the table of workloads and the goals set for them."""
+
+from dataclasses import dataclass, replace
+
+DTYPES = ("float32", "float64")
+MIXTURE_GROUP, HMM_GROUP, SMOOTHING, VITERBI = "gmm", "hmm", "smoothing", "viterbi"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One computation that every library is asked for, from the same numbers."""
+
+    group: str  # gmm, hmm, smoothing or viterbi
+    kind: str  # full or diagonal; gaussian or categorical; empty where emissions are given
+    sequences: int  # B; 1 for a mixture
+    rows: int  # N rows, or T steps of each sequence
+    features: int  # D, or V symbols; of given emissions, the features they come from
+    states: int  # K components or states
+    steps: int = 1  # EM steps of one timed call
+    goals: tuple[float, float] | None = None  # least ratio to the fastest peer: float32, float64
+    floor_goal: float | None = None  # most multiples of the machine's time for the products alone
+    memory_goal: float | None = None  # most multiples of the data at the peak
+
+    @property
+    def name(self) -> str:
+        """How the command line and the results call it."""
+        sizes = f"{self.rows}x{self.features}" if self.group == MIXTURE_GROUP else self._sequences
+        tail = {"gaussian": f"-d{self.features}", "categorical": f"-v{self.features}"}
+        parts = [self.group, self.kind, sizes, f"k{self.states}{tail.get(self.kind, '')}"]
+        return "-".join(part for part in parts if part)
+
+    @property
+    def _sequences(self) -> str:
+        return f"{self.sequences}x{self.rows}"
+
+    @property
+    def num_observations(self) -> int:
+        """Rows of all sequences together."""
+        return self.sequences * self.rows
+
+    @property
+    def product_flops(self) -> float | None:
+        """Floating-point operations of a mixture's two matrix products in one EM step.
+
+        One product makes the log-densities from F features of each row, the other the statistics:
+        F is 1 + D + D(D+1)/2 with full covariances and 1 + 2D with diagonal ones.
+        """
+        if self.group != MIXTURE_GROUP:
+            return None
+        size = self.features
+        columns = 1 + size + size * (size + 1) / 2 if self.kind == "full" else 1 + 2 * size
+        return 4.0 * self.rows * columns * self.states
+
+    def goal(self, dtype: str) -> float | None:
+        """The least ratio to the fastest peer that was asked for."""
+        return None if self.goals is None else self.goals[DTYPES.index(dtype)]
+
+
+def _mixture(
+    kind: str,
+    rows: int,
+    features: int,
+    states: int,
+    steps: int,
+    goals: tuple[float, float],
+    floor: float | None = None,
+) -> Workload:
+    return Workload(MIXTURE_GROUP, kind, 1, rows, features, states, steps, goals, floor, 2.0)
+
+
+def _given(group: str, sequences: int, rows: int, states: int, *goals: float) -> Workload:
+    return Workload(group, "", sequences, rows, 2, states, 1, (goals[0], goals[1]))
+
+
+WORKLOADS = (
+    _mixture("full", 100_000, 2, 8, 20, (20, 12)),
+    _mixture("full", 100_000, 16, 16, 10, (7, 6.5)),
+    _mixture("full", 1_000_000, 8, 16, 5, (16, 18), 4.0),
+    _mixture("full", 100_000, 64, 64, 5, (9, 7), 2.5),
+    _mixture("diagonal", 100_000, 2, 8, 20, (20, 10)),
+    _mixture("diagonal", 100_000, 16, 16, 20, (5, 4)),
+    _mixture("diagonal", 1_000_000, 8, 16, 10, (13, 8)),
+    _mixture("diagonal", 100_000, 64, 64, 10, (4, 4)),
+    Workload(HMM_GROUP, "gaussian", 1, 100_000, 3, 5, 10, (5, 3.8)),
+    Workload(HMM_GROUP, "gaussian", 100, 1000, 4, 8, 10, (7, 5)),
+    Workload(HMM_GROUP, "gaussian", 1, 10_000, 8, 64, 10, (7, 4)),
+    Workload(HMM_GROUP, "categorical", 1000, 200, 50, 10, 10, (4, 2.5)),
+    _given(SMOOTHING, 1, 100_000, 5, 2, 1.6),
+    _given(SMOOTHING, 1, 10_000, 64, 3.5, 2.7),
+    _given(SMOOTHING, 256, 500, 16, 6, 2.5),
+    _given(VITERBI, 1, 100_000, 5, 1, 1),
+    _given(VITERBI, 1, 10_000, 64, 1, 1),
+    _given(VITERBI, 256, 500, 16, 1, 1),
+)
+GROUPS = (MIXTURE_GROUP, HMM_GROUP, SMOOTHING, VITERBI)
+
+ROWS_A_FEATURE = 4  # of each component, and as many for 16 features more: with fewer one collapses
+
+
+def shrunk(workload: Workload, factor: int) -> Workload:
+    """The same with about 1/factor of the data, and no goals: for trying, not for timing."""
+    least = ROWS_A_FEATURE * workload.states * (workload.features + 16)
+    total = max(workload.num_observations // factor, least)
+    total = min(total, workload.num_observations)
+    sequences = workload.sequences
+    if sequences > 1:
+        sequences = max(2, sequences // factor)
+    rows = max(2, total // sequences)
+    return replace(
+        workload, sequences=sequences, rows=rows, goals=None, floor_goal=None, memory_goal=None
+    )
