@@ -11,7 +11,7 @@ from bench.peers import OURS
 from bench.processes import Worker, WorkerFailed
 from bench.workloads import Workload
 
-SLOW = 8.0  # a peer this many times slower than the fastest is timed once
+SLOW = 3.0  # a peer this many times slower than the fastest is timed once
 
 
 def measure(

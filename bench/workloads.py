@@ -75,8 +75,8 @@ def _given(group: str, sequences: int, rows: int, states: int, *goals: float) ->
 WORKLOADS = (
     _mixture("full", 100_000, 2, 8, 20, (20, 12)),
     _mixture("full", 100_000, 16, 16, 10, (7, 6.5)),
-    _mixture("full", 1_000_000, 8, 16, 5, (16, 18), 4.0),
-    _mixture("full", 100_000, 64, 64, 5, (9, 7), 2.5),
+    _mixture("full", 1_000_000, 8, 16, 3, (16, 18), 4.0),
+    _mixture("full", 100_000, 64, 64, 2, (9, 7), 2.5),
     _mixture("diagonal", 100_000, 2, 8, 20, (20, 10)),
     _mixture("diagonal", 100_000, 16, 16, 20, (5, 4)),
     _mixture("diagonal", 1_000_000, 8, 16, 10, (13, 8)),

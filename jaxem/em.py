@@ -217,7 +217,7 @@ def fit(
         state.trace,
         state.num_steps,
         state.largest_fall,
-        jnp.asarray(parameters.count(model, frozen)),
+        _count(model, frozen),
         state.end,
     )
 
@@ -245,12 +245,21 @@ def prepare(model: Any, data: Any) -> Any:
     return model.prepare(data)
 
 
+@partial(jax.jit, static_argnames="frozen")
+def _count(model: Any, frozen: parameters.Names) -> Array:
+    return jnp.asarray(parameters.count(model, frozen))
+
+
+@jax.jit
+def _relative_floor(spread: Array) -> Array:
+    return RELATIVE_FLOOR * jnp.where(jnp.isfinite(spread), spread, 0)
+
+
 def resolve(prior: Prior, data: Any, dtype: Any) -> Prior:
     """The prior in the data's dtype, its relative floor made absolute."""
     if prior.floor is None:
         spread = getattr(data, "spread", None)
-        spread = 0.0 if spread is None else jnp.where(jnp.isfinite(spread), spread, 0)
-        prior = replace(prior, floor=RELATIVE_FLOOR * spread)
+        prior = replace(prior, floor=0.0 if spread is None else _relative_floor(spread))
     for entry in fields(prior):
         value = getattr(prior, entry.name)
         if is_traced(value):

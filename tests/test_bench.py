@@ -249,7 +249,7 @@ def test_scores_are_the_log_likelihoods_of_jaxem(x64: None) -> None:
         start = jax.tree.map(np.asarray, given.start)
         x = given.x if small.group == "gmm" or small.sequences > 1 else given.x[0]
         if small.group in ("gmm", "hmm"):
-            expected = adapter._model(small, start).log_likelihood(x)
+            expected = adapter.model_of(small, start).log_likelihood(x)
             found = agreement.score(small, given, start)
         elif small.group == "viterbi":
             chain = jaxem.chain.Chain(np.log(start["initial"]), np.log(start["transition"]), x)
