@@ -93,7 +93,6 @@ QUICK = {
     "Mixture over mixture of Poisson": ("float64", {}),
     "Mixture over Gaussian": ("float64", {}),
     "HMM over Poisson": ("float32", NEWTON),
-    "stationary HMM over Poisson": ("float64", {}),
 }
 OTHERS = [
     (name, precision, NEWTON)
