@@ -159,14 +159,18 @@ def chunk(
         there = jnp.minimum(start, len(values) - size)  # a slice past the end starts earlier
         chunk = jnp.moveaxis(lax.dynamic_slice_in_dim(values, there, size), 0, -1)
         chunk = jnp.roll(chunk, there - start, -1) if padding else chunk
-        return chunk if legal is None else jnp.where(weight[index] > 0, chunk, legal)
+        return (
+            chunk if legal is None or weight is None else jnp.where(weight[index] > 0, chunk, legal)
+        )
 
     # Chunk by chunk from the rows as they came: nothing else of their size is ever held.
     chunks = jnp.arange(num_chunks)
     if not centred:
         return Chunks(lax.map(rows, chunks), weight, None, None, n)
     center, variance = _center_and_variance(rows, weight, num_chunks * size)
-    spread = jnp.min(jnp.where(variance > 0, variance, jnp.inf))
+    # What varies by less than its own resolution is constant: its variance is a rounding error.
+    resolution = jnp.finfo(center.dtype).eps * jnp.abs(center)
+    spread = jnp.min(jnp.where(variance > resolution**2, variance, jnp.inf))
     moved = lax.map(lambda index: rows(index) - center[:, None], chunks)
     return Chunks(moved, weight, center, spread, n)
 
@@ -191,20 +195,16 @@ def _center_and_variance(
     total = jnp.asarray(num_rows, features.dtype) if weight is None else jnp.sum(weight)
     total = jnp.maximum(total, jnp.finfo(features.dtype).tiny)
 
-    def means(about: Array, *powers: int) -> list[Array]:
-        def add(sums: list[Array], index: Array) -> tuple[list[Array], None]:
-            away = rows(index) - about[:, None]
-            weighted = away if weight is None else away * weight[index]
-            terms = [jnp.sum(weighted * away ** (power - 1), 1) for power in powers]
-            return jax.tree.map(jnp.add, sums, terms), None
+    def mean(about: Array, power: int) -> Array:
+        def add(sums: Array, index: Array) -> tuple[Array, None]:
+            away = (rows(index) - about[:, None]) ** power
+            return sums + jnp.sum(away if weight is None else away * weight[index], 1), None
 
-        start = [jnp.zeros_like(about)] * len(powers)
-        return [one / total for one in lax.scan(add, start, jnp.arange(num_chunks))[0]]
+        return lax.scan(add, jnp.zeros_like(about), jnp.arange(num_chunks))[0] / total
 
-    (center,) = means(jnp.zeros(features.shape[:1], features.dtype), 1)
-    # About it once more: the first sum may have lost digits to a large offset.
-    error, square = means(center, 1, 2)
-    return center + error, square - error**2
+    center = mean(jnp.zeros(features.shape[:1], features.dtype), 1)
+    center = center + mean(center, 1)  # the first sum may have lost digits to a large offset
+    return center, mean(center, 2)
 
 
 def is_traced(tree: Any) -> bool:

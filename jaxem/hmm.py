@@ -87,6 +87,7 @@ class HMM:
 
     def check(self) -> None:
         """Raise a ValueError unless the parts agree on the number of states."""
+        chain.check_method(self.method)
         optional.check(self.emission)
         states = self.emission.num_members
         shape = np.shape(self.transition.logits)

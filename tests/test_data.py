@@ -102,3 +102,14 @@ def test_data_are_trees():
     assert len(jax.tree.leaves(jaxem.Sequences(np.zeros((3, 2))))) == 1
     doubled = jax.tree.map(lambda leaf: 2 * leaf, samples)
     assert isinstance(doubled, jaxem.Samples) and doubled.sample_weight.tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("number", [7, 1000])
+@pytest.mark.parametrize("constant", [0.1, 3.7, -77.3, 333333.33])
+def test_a_constant_feature_does_not_set_the_smallest_variance(
+    constant: float, number: int, dtype: np.dtype
+) -> None:
+    varying = np.random.default_rng(0).normal(size=number).astype(dtype)
+    rows = np.stack([varying, np.full(number, constant, dtype)], 1)
+    laid_out = jax.jit(lambda rows: chunk(rows, None, num_features=2, centred=True))(rows)
+    np.testing.assert_allclose(laid_out.spread, np.var(varying), rtol=1e-5)

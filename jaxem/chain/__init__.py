@@ -8,7 +8,7 @@ from jaxem.chain.inference import (
     log_normalizer as log_normalizer,
     posterior as posterior,
 )
-from jaxem.chain.method import METHODS as METHODS
+from jaxem.chain.method import METHODS as METHODS, check_method as check_method
 from jaxem.chain.paths import (
     NO_STATE as NO_STATE,
     k_best as k_best,

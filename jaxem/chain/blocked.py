@@ -1,9 +1,10 @@
-"""A long chain in blocks of steps that are worked on side by side: the two-level parallel scan.
+"""A long chain in blocks of steps that are worked on side by side: a parallel scan of two levels.
 
 Every block is first multiplied out: what it carries from each state to each other one, [K, K].
-These serve both directions, and carry α and β from block to block; between two boundaries a block
-is then a chain of its own, and all blocks are a batch.  About 5·T^⅓ steps follow one another
-instead of T, for K times the work: worth it where a step costs its launches and not its work.
+These serve both directions, and carry α and β from block to block (blocks of blocks, where there
+are many).  Between two boundaries a block is then a chain of its own, and all blocks are a batch.
+About 5·T^⅓ steps follow one another instead of T, for K times the work: worth it where a step costs
+its launches and not its work.
 
 Where every move is likely enough (`scaled.is_dense`) probabilities are rescaled; elsewhere all of
 it is done in logarithms.
@@ -20,7 +21,7 @@ from jaxtyping import Array, Float
 from jaxem.chain import log_domain, scaled, stacked
 from jaxem.chain.factors import Factors, reciprocal
 from jaxem.chain.potentials import Potentials
-from jaxem.semiring import PRECISION, logsumexp, pairwise_sum
+from jaxem.semiring import PRECISION, log, logsumexp, pairwise_sum
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,7 @@ def _contract_logs(matrix: Array, rows: Array) -> Array:
 
 def _normalize(rows: Array, axes: Any) -> tuple[Array, Array]:
     total = jnp.sum(rows, axes)
-    none = total == 0
-    logs = jnp.where(none, -jnp.inf, jnp.log(jnp.where(none, 1, total)))
-    return rows * jnp.expand_dims(reciprocal(total), axes), logs
+    return rows * jnp.expand_dims(reciprocal(total), axes), log(total)
 
 
 def _normalize_logs(rows: Array, axes: Any) -> tuple[Array, Array]:
@@ -136,7 +135,7 @@ def _walk(
     return alpha, jnp.flip(beta, 0), logs
 
 
-def _boundaries(
+def _walk_in_blocks(
     algebra: _Algebra, transfers: Float[Array, "M K K X"], start: Array, end: Array
 ) -> tuple[Float[Array, "M K X"], Float[Array, "M K X"], Float[Array, "M X"]]:
     """What `_walk` returns, in blocks again where there are many transfers."""
@@ -169,7 +168,7 @@ def _sides(start: Array, alpha: Array, beta: Array, end: Array) -> tuple[Array, 
 
 
 @dataclass(frozen=True)
-class _Cut:
+class _Boundaries:
     """A chain cut into blocks: what arrives at each block from either side, and log Z."""
 
     starts: Float[Array, "K MB"]  # α before each block
@@ -177,32 +176,34 @@ class _Cut:
     log_normalizer: Float[Array, " B"]
 
 
-def _cut_up(algebra: _Algebra, first: Array, moves: Array, blocks: _Blocks, logs: Array) -> _Cut:
+def _boundaries(
+    algebra: _Algebra, first: Array, moves: Array, blocks: _Blocks, logs: Array
+) -> _Boundaries:
     """`first` [K, B] is the first message, `logs` [T, B] what was taken out of the steps."""
     batch = first.shape[-1]
-    start, log_first = algebra.normalize(first, 0)
+    start, first_log = algebra.normalize(first, 0)
     end = jnp.full_like(start, algebra.one)
     transfers, block_logs = _transfers(algebra, moves, blocks)
-    alpha, beta, walk_logs = _boundaries(algebra, _join(transfers[None], batch), start, end)
+    alpha, beta, walk_logs = _walk_in_blocks(algebra, _join(transfers[None], batch), start, end)
     starts, ends = _sides(start, alpha, beta, end)
-    terms = jnp.concatenate([log_first[None], walk_logs, _join(block_logs, batch), logs])
-    return _Cut(starts, ends, pairwise_sum(terms))
+    terms = jnp.concatenate([first_log[None], walk_logs, _join(block_logs, batch), logs])
+    return _Boundaries(starts, ends, pairwise_sum(terms))
 
 
-def _in_probabilities(p: Potentials) -> _Cut:
+def _in_probabilities(p: Potentials) -> _Boundaries:
     f = Factors.of(p)
     logs = f.logs if p.inside is None else jnp.where(p.inside, f.logs, 0)
     blocks = _Blocks.of(f.emissions, p.inside)
-    cut = _cut_up(
+    cut = _boundaries(
         _PROBABILITIES, _first(p, f.emissions[0], 1 / p.num_states), f.moves, blocks, logs
     )
-    return _Cut(jnp.log(cut.starts), cut.ends, cut.log_normalizer)
+    return _Boundaries(log(cut.starts), cut.ends, cut.log_normalizer)
 
 
-def _in_logs(p: Potentials) -> _Cut:
+def _in_logs(p: Potentials) -> _Boundaries:
     first = _first(p, p.initial + p.emission[0], -jnp.log(1.0 * p.num_states))
     blocks = _Blocks.of(p.emission, p.inside)
-    return _cut_up(_LOGS, first, p.transition, blocks, jnp.zeros_like(p.emission[:1, 0]))
+    return _boundaries(_LOGS, first, p.transition, blocks, jnp.zeros_like(p.emission[:1, 0]))
 
 
 def _first(p: Potentials, message: Array, share: Any) -> Array:
@@ -267,5 +268,5 @@ def _chains(p: Potentials, starts: Float[Array, "K MB"]) -> Potentials:
     return Potentials(starts, p.transition, emission, jnp.concatenate([first, blocks.inside]))
 
 
-def _repeat(weights: Array, cut: _Cut) -> Array:
+def _repeat(weights: Array, cut: _Boundaries) -> Array:
     return jnp.tile(weights, cut.starts.shape[-1] // len(weights))

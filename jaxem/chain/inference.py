@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxem.chain import blocked, log_domain, scaled, stacked
 from jaxem.chain.factors import Factors
-from jaxem.chain.method import choose
+from jaxem.chain.method import check_method, choose
 from jaxem.chain.potentials import Chain, Potentials, as_chain, lay_out, restore_batch, widen
 from jaxem.pytree import pytree
 from jaxem.semiring import logsumexp, pairwise_sum, times
@@ -83,7 +83,8 @@ def log_normalizer(
 
     Rescaled probabilities where underflow provably cannot matter, logarithms elsewhere: the choice
     is made from the potentials, for the whole batch.  `method` is one of `chain.METHODS`, which
-    give the same numbers; None chooses by platform and shape (see `chain.method.choose`).
+    give the same numbers; None chooses by platform and shape (see `chain.method.choose`).  "log"
+    takes logarithms anyway, and "blocked" K times the work.
 
     Bishop (2006) 13.63.
 
@@ -93,6 +94,7 @@ def log_normalizer(
         >>> round(float(jnp.exp(jaxem.chain.log_normalizer(chain))))  # 2^5 paths of weight 1
         32
     """
+    check_method(method)
     p = lay_out(chain, lengths)
     if p.num_steps == 0:
         return restore_batch(jnp.zeros(p.emission.shape[2:], p.emission.dtype), chain)
@@ -125,6 +127,7 @@ def posterior(
         [0.191 0.809] 2.0
     """
 
+    check_method(method)
     p = lay_out(chain, lengths)
     if p.num_steps == 0:
         return log_normalizer(chain, lengths), jax.tree.map(jnp.zeros_like, chain)

@@ -4,7 +4,7 @@ A table with a row for each family.  A family that is not in it is taken in its 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
@@ -129,7 +129,13 @@ def leaves_of(part: Any) -> Coordinates:
 
 def coordinates_of(part: Any) -> Coordinates:
     """The row of the table for this part, or its leaves."""
-    return COORDINATES.get(type(part)) or leaves_of(part)
+    row = COORDINATES.get(type(part))
+    if row is None:
+        return leaves_of(part)
+    method = getattr(part, "method", None)
+    if method is None:
+        return row
+    return replace(row, rebuild=lambda *values: replace(row.rebuild(*values), method=method))
 
 
 def is_known(part: Any) -> bool:

@@ -103,7 +103,7 @@ class DiagonalGaussian:
         return GaussianStats(weight, weight, first, second, jnp.zeros((), weight.dtype))
 
     def form(self) -> Any:
-        """The members as products with x and x²."""
+        """The members as products with x and x², unless `method` says otherwise."""
         return moments.choose_form(self, DiagonalGaussian._features)
 
     def _features(self) -> "DiagonalFeatures":

@@ -136,7 +136,7 @@ class Gaussian:
         return GaussianStats(weight, weight, first, second, jnp.zeros((), weight.dtype))
 
     def form(self) -> Any:
-        """The members as products with quadratic features of the rows."""
+        """The members as products with quadratic features, unless `method` says otherwise."""
         return moments.choose_form(self, GaussianFeatures.of)
 
     def maximize(self, stats: GaussianStats, frozen: parameters.Names = ()) -> Self:

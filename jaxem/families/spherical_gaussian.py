@@ -106,7 +106,7 @@ class SphericalGaussian:
         return GaussianStats(weight, weight, first, jnp.sum(second, 1), jnp.zeros((), weight.dtype))
 
     def form(self) -> Any:
-        """The members as products with x and |x|²."""
+        """The members as products with x and |x|², unless `method` says otherwise."""
         return moments.choose_form(self, SphericalGaussian._features)
 
     def _features(self) -> "SphericalFeatures":

@@ -128,7 +128,7 @@ class TiedGaussian:
         return GaussianStats(weight, jnp.sum(weight), first, second, jnp.zeros((), weight.dtype))
 
     def form(self) -> Any:
-        """The members as products with whitened rows."""
+        """The members as products with whitened rows, unless `method` says otherwise."""
         return moments.choose_form(self, TiedFeatures.of)
 
     def maximize(self, stats: GaussianStats, frozen: parameters.Names = ()) -> Self:
