@@ -238,6 +238,7 @@ def test_a_hidden_markov_model_of_mixtures_has_the_curvature_of_its_likelihood()
 # What the data do not determine
 
 
+@pytest.mark.slow
 def test_of_two_equal_components_the_shares_are_unknown_and_the_rest_is_not() -> None:
     rng = np.random.default_rng(0)
     counts = np.concatenate([rng.poisson(2.0, 150), rng.poisson(15.0, 100)])
@@ -359,6 +360,7 @@ def test_a_model_of_too_many_parameters_is_refused(monkeypatch: pytest.MonkeyPat
         jaxem.information(by_variance(), waiting())
 
 
+@pytest.mark.slow
 def test_a_stationary_start_has_no_closed_form_and_no_errors() -> None:
     counts = jaxem.datasets.earthquakes()
     moves = jaxem.Categorical.from_probs(np.array([[0.93, 0.07], [0.12, 0.88]]))
