@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -81,8 +81,8 @@ def mixtures(run: Run) -> None:
     prepared = jax.block_until_ready(jax.jit(over(lambda m, x: m.prepare(x)))(start, data))
     after: list[Any] = []  # the model after one step, and after all
 
-    def steps_of(form: str | None, record: dict[str, Any]) -> None:
-        model = start if form is None else replace(start, densities=form)
+    def steps_of(method: str | None, record: dict[str, Any]) -> None:
+        model = replace(start, components=replace(start.components, method=method))
         step = jax.jit(over(_em_step))
 
         def call() -> Any:
@@ -98,8 +98,7 @@ def mixtures(run: Run) -> None:
         after[:] = after or [one, last]
 
     run.attempt("jaxem", "e_step, m_step", partial(steps_of, None))
-    if any(field.name == "densities" for field in fields(jaxem.Mixture)):
-        run.attempt("jaxem", "… with features", partial(steps_of, "features"))
+    run.attempt("jaxem", "… with features", partial(steps_of, "features"))
     run.attempt("jaxem", "fit", partial(_fits, run, start, data, over, after))
     run.attempt("torch", "batched matmuls", partial(_torch, run, x, means, after))
     if fits == 1:

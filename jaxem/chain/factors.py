@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jaxem.chain.potentials import Potentials
-from jaxem.semiring import PRECISION
+from jaxem.semiring import PRECISION, log
 
 # States from which XLA's CPU kernels change places for one message: it is moved as a row, and a
 # second output of the loop would cost two thirds of its time.
@@ -65,8 +65,7 @@ class Factors:
 
     def log_normalizer(self, totals: Float[Array, "T *B"]) -> Float[Array, "T *B"]:
         """The share of each step in the log-normaliser, from the sums of normalised messages."""
-        none = totals == 0
-        logs = jnp.where(none, -jnp.inf, jnp.log(jnp.where(none, 1, totals))) + self.logs
+        logs = log(totals) + self.logs
         return logs if self.inside is None else jnp.where(self.inside, logs, 0)
 
 
