@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import field
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from jaxem.missing import Groups, Missing, Partial, PerPattern, fill
 from jaxem.platform import is_cpu
 from jaxem.pytree import pytree
 from jaxem.semiring import pairwise_sum
@@ -21,23 +22,35 @@ ACCELERATOR_ELEMENTS = 2**27  # enough work for thousands of cores, half a gigab
 
 @pytree
 class Samples:
-    """Independent rows.
+    """Independent rows, of which any entry may be missing.
+
+    What lies where an entry is missing has no influence, whatever it is.
 
     Examples:
         >>> import numpy as np, jaxem
         >>> jaxem.Samples(np.zeros((3, 2)), sample_weight=np.array([1.0, 2.0, 0.0])).values.shape
         (3, 2)
+        >>> jaxem.Samples.from_nan(np.array([[1.0, np.nan], [3.0, 4.0]])).observed.tolist()
+        [[True, False], [True, True]]
     """
 
     values: Any  # [N] or [N, D]
     sample_weight: Any = None  # [N], how often each row counts; None: once
+    observed: Any = None  # bool, shaped like the values: False is missing; None: nothing is
+    groups: Any = None  # rows that lack the same entries: a model's `validate` looks for them
+
+    @classmethod
+    def from_nan(cls, values: Any, sample_weight: Any = None) -> Self:
+        """Rows in which NaN stands for what is missing."""
+        return cls(values, sample_weight, _is_number(values))
 
 
 @pytree
 class Sequences:
-    """Sequences of different lengths, padded to the longest.
+    """Sequences of different lengths, padded to the longest, of which any entry may be missing.
 
-    Steps at or past a sequence's length have no influence, whatever they hold.
+    Steps at or past a sequence's length have no influence, whatever they hold; nor has what lies
+    where an entry is missing.
 
     Examples:
         >>> import numpy as np, jaxem
@@ -48,6 +61,15 @@ class Sequences:
 
     values: Any  # [B, T] or [B, T, D]
     lengths: Any = None  # [B], 0 to T; None: all T
+    observed: Any = None  # bool, shaped like the values: False is missing; None: nothing is
+
+    @classmethod
+    def from_nan(cls, values: Any, lengths: Any = None) -> Self:
+        """Sequences in which NaN stands for what is missing: padded, or a list of arrays."""
+        if isinstance(values, (list, tuple)):
+            packed = Sequences.pack(values)
+            values, lengths = packed.values, packed.lengths
+        return cls(values, lengths, _is_number(values))
 
     @classmethod
     def pack(cls, sequences: Sequence[Any]) -> "Sequences":
@@ -93,37 +115,84 @@ class Chunks:
     center: Float[Array, " D"] | None  # subtracted from every row; None: nothing was
     spread: Float[Array, ""] | None  # the smallest positive variance of a feature
     num_rows: int = field(metadata={"static": True})  # without padding
+    observed: Bool[Array, "C ... n"] | None = None  # what is there, if rows lack entries one by one
+    patterns: Bool[Array, "P D"] | None = None  # what is there, if all rows of a chunk lack ...
+    pattern: Int[Array, " C"] | None = None  # ... the same: which of the patterns each chunk has
+    slot: Int[Array, " N"] | None = None  # where each row is; None: they are in order
+
+    @property
+    def missing(self) -> Missing | None:
+        """That entries are missing, and in which patterns; None if nothing is."""
+        complete = self.observed is None and self.patterns is None
+        return None if complete else Missing(self.patterns)
 
     def accumulate(self, function: Callable[..., Any], *extra: Array) -> Any:
         """The sum over chunks of `function(x [n, ...], weight [n] | None, *extra chunks)`.
 
         The result is a pair (statistics, terms): statistics are summed as the walk goes on, terms
-        (a scalar a chunk) pairwise at its end.  O(n) memory beyond the data.
+        (a scalar a chunk) pairwise at its end.  O(n) memory beyond the data.  Where entries are
+        missing x is a `Partial`, and `PerPattern` statistics are summed for each pattern apart.
         """
 
         @jax.checkpoint
         def one(inputs: Any) -> Any:
-            values, weight, chunks = inputs
-            return function(jnp.moveaxis(values, -1, 0), weight, *chunks)
+            chunk, weight, extra = inputs
+            return function(_rows(chunk), weight, *extra)
 
-        inputs = (self.values, self.weight, extra)
+        inputs = (self._chunks, self.weight, extra)
         shapes, _ = jax.eval_shape(one, jax.tree.map(lambda leaf: leaf[0], inputs))
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        apart = () if self.patterns is None else (len(self.patterns),)
 
-        def step(total: Any, chunk: Any) -> Any:
-            stats, term = one(chunk)
-            return jax.tree.map(jnp.add, total, stats), term
+        def zeros(part: Any) -> Any:
+            each = apart if _is_apart(part) else ()
+            return jax.tree.map(lambda leaf: jnp.zeros((*each, *leaf.shape), leaf.dtype), part)
 
-        total, terms = lax.scan(step, zeros, inputs)
+        def step(total: Any, inputs: Any) -> Any:
+            stats, term = one(inputs)
+            (_, _, pattern), _, _ = inputs
+
+            def add(total: Any, part: Any) -> Any:
+                if not _is_apart(part):
+                    return total + part
+                return jax.tree.map(lambda all, one: all.at[pattern].add(one), total, part)
+
+            return jax.tree.map(add, total, stats, is_leaf=_is_apart), term
+
+        start = jax.tree.map(zeros, shapes, is_leaf=_is_apart)
+        total, terms = lax.scan(step, start, inputs)
         return total, pairwise_sum(terms)
 
-    def map(self, function: Callable[[Array], Any]) -> Any:
+    def map(self, function: Callable[[Any], Any]) -> Any:
         """`function` of the rows of each chunk, stacked: leaves [C, n, ...], padding included."""
-        return lax.map(lambda values: function(jnp.moveaxis(values, -1, 0)), self.values)
+        return lax.map(lambda chunk: function(_rows(chunk)), self._chunks)
 
     def rows(self, stacked: Float[Array, "C n ..."]) -> Float[Array, "N ..."]:
-        """What `map` returned as rows, padding removed."""
-        return stacked.reshape(-1, *stacked.shape[2:])[: self.num_rows]
+        """What `map` returned as rows in the order they came, padding removed."""
+        flat = stacked.reshape(-1, *stacked.shape[2:])
+        return flat[: self.num_rows] if self.slot is None else flat[self.slot]
+
+    @property
+    def _chunks(self) -> tuple[Array, Array | None, Array | None]:
+        return self.values, self.observed, self.pattern
+
+
+def _rows(chunk: tuple[Array, Array | None, Array | None]) -> Any:
+    """One chunk as rows, a `Partial` where some of their entries are missing."""
+    values, observed, pattern = chunk
+    values = jnp.moveaxis(values, -1, 0)
+    if observed is None and pattern is None:
+        return values
+    return Partial(values, None if observed is None else jnp.moveaxis(observed, -1, 0), pattern)
+
+
+def _is_apart(part: Any) -> bool:
+    return isinstance(part, PerPattern)
+
+
+def _is_number(values: Any) -> Any:
+    """Where there is no NaN, on the host unless the values are on a device."""
+    values = values if isinstance(values, jax.Array) else np.asarray(values)
+    return values == values  # noqa: PLR0124 - NaN equals nothing, and every dtype can be compared
 
 
 def chunk(
@@ -141,7 +210,7 @@ def chunk(
     """
     n = len(values)
     blocks = max(n // multiple, 1)
-    num_chunks = max(-(-blocks // max(_chunk_size(num_features) // multiple, 1)), 1)
+    num_chunks = max(-(-blocks // max(chunk_size(num_features) // multiple, 1)), 1)
     size = -(-blocks // num_chunks) * multiple
     padding = num_chunks * size - n
     if n == 0:
@@ -168,18 +237,74 @@ def chunk(
     if not centred:
         return Chunks(lax.map(rows, chunks), weight, None, None, n)
     center, variance = _center_and_variance(rows, weight, num_chunks * size)
-    # What varies by less than its own resolution is constant: its variance is a rounding error.
-    resolution = jnp.finfo(center.dtype).eps * jnp.abs(center)
-    spread = jnp.min(jnp.where(variance > resolution**2, variance, jnp.inf))
+    spread = _spread(center, variance)
     moved = lax.map(lambda index: rows(index) - center[:, None], chunks)
     return Chunks(moved, weight, center, spread, n)
 
 
-def _chunk_size(num_features: int) -> int:
+def chunk_partial(
+    values: Float[Array, "N ..."],
+    weight: Float[Array, " N"] | None,
+    observed: Bool[Array, "N ..."],
+    *,
+    num_features: int,
+    centred: bool,
+    groups: Groups | None = None,
+    multiple: int = 1,
+) -> Chunks:
+    """Rows of which some entries are missing, in chunks: in the order of `groups`, or as they came.
+
+    As `chunk` else.  Center and spread are those of the observed entries, and a missing one lies at
+    the center.
+    """
+    n = len(values)
+    weight = jnp.ones(n, _float_like(values)) if weight is None else weight
+    if groups is None:
+        blocks = max(n // multiple, 1)
+        num_chunks = -(-blocks // max(chunk_size(num_features, 16) // multiple, 1))
+        size = -(-blocks // num_chunks) * multiple
+        row = jnp.minimum(jnp.arange(num_chunks * size), n).reshape(-1, size)
+    else:
+        row = jnp.asarray(groups.row)
+    # What a row of weight 0 holds must not matter either: nothing of it is observed.
+    observed = observed & (weight > 0).reshape(n, *[1] * (values.ndim - 1))
+
+    def laid_out(rows: Array) -> Array:
+        """Rows innermost; one row of zeros more stands in every empty slot."""
+        padded = jnp.pad(rows, [(0, 1)] + [(0, 0)] * (rows.ndim - 1))
+        return jnp.moveaxis(padded[row], 1, -1)
+
+    x, there, weight = laid_out(fill(values, observed)), laid_out(observed), laid_out(weight)
+    seen = {"observed": there}
+    if groups is not None:
+        places = (groups.patterns, groups.pattern, groups.slot)
+        seen = dict(zip(("patterns", "pattern", "slot"), map(jnp.asarray, places), strict=True))
+    if not centred:
+        return Chunks(x, weight, None, None, n, **seen)
+
+    def mean(about: Array, power: int) -> Array:
+        away = jnp.where(there, x - about[:, None], 0) ** power * weight[:, None]
+        return pairwise_sum(jnp.sum(away, -1)) / total
+
+    total = pairwise_sum(jnp.sum(jnp.where(there, weight[:, None], 0), -1))
+    total = jnp.where(total == 0, 1, total)  # of a feature never observed
+    center = mean(jnp.zeros(x.shape[1], x.dtype), 1)
+    center = center + mean(center, 1)  # as for complete rows
+    moved = jnp.where(there, x - center[:, None], 0)
+    return Chunks(moved, weight, center, _spread(center, mean(center, 2)), n, **seen)
+
+
+def chunk_size(num_features: int, least: int = 256) -> int:
     """Rows of a chunk: few enough for a CPU's cache, enough to keep an accelerator busy."""
     if is_cpu():
-        return int(np.clip(CHUNK_ELEMENTS // num_features, 256, 4096))
-    return int(np.clip(ACCELERATOR_ELEMENTS // num_features, 256, 2**20))
+        return int(np.clip(CHUNK_ELEMENTS // num_features, least, 4096))
+    return int(np.clip(ACCELERATOR_ELEMENTS // num_features, least, 2**20))
+
+
+def _spread(center: Float[Array, " D"], variance: Float[Array, " D"]) -> Float[Array, ""]:
+    # What varies by less than its own resolution is constant: its variance is a rounding error.
+    resolution = jnp.finfo(center.dtype).eps * jnp.abs(center)
+    return jnp.min(jnp.where(variance > resolution**2, variance, jnp.inf))
 
 
 def _float_like(values: Array) -> Any:

@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxem import em, observations, parameters
-from jaxem.data import Chunks, Samples, chunk
+from jaxem.data import Chunks, Samples, chunk, chunk_partial, chunk_size, is_traced
 from jaxem.families import optional
 from jaxem.families.categorical import Categorical
+from jaxem.missing import group
 from jaxem.pytree import pytree
 from jaxem.semiring import log_normalize, relative_entropy, softmax, times
 
@@ -61,7 +62,15 @@ class Mixture:
     def validate(self, data: Any) -> Samples:
         """The rows as `Samples`, or a ValueError naming what is wrong with them."""
         self.check()
-        return observations.rows_of(data, self.components)
+        data = observations.rows_of(data, self.components)
+        if data.observed is None or is_traced(data.observed):
+            return data
+        factors = optional.num_factors(self.components)
+        if factors == 0:
+            return data
+        largest = chunk_size(num_features(self.components))
+        observed = np.asarray(data.observed)
+        return replace(data, groups=group(observed, num_factors=factors, largest=largest))
 
     def prepare(self, data: Any) -> Chunks:
         """Rows centred and laid out for the E-step, once a fit."""
@@ -74,7 +83,15 @@ class Mixture:
         if located or jnp.issubdtype(values.dtype, jnp.floating):
             values = values.astype(dtype)
         weight = None if data.sample_weight is None else jnp.asarray(data.sample_weight, dtype)
-        return chunk(values, weight, num_features=num_features(self.components), centred=located)
+        size = num_features(self.components)
+        if data.observed is None:
+            return chunk(values, weight, num_features=size, centred=located)
+        observed = jnp.asarray(data.observed)
+        if data.groups is None:
+            size += optional.num_factors(self.components) * int(np.prod(values.shape[1:])) ** 2
+        return chunk_partial(
+            values, weight, observed, num_features=size, centred=located, groups=data.groups
+        )
 
     def e_step(self, data: Any, about: Any = None) -> tuple[MixtureStats, Float[Array, ""]]:
         """Expected statistics about the means of `about` (default self), and ℓ(self).
@@ -86,7 +103,8 @@ class Mixture:
         log_weights = self.weights.log_probs[:, None]
 
         def walk(form: Any, anchor: Any) -> tuple[MixtureStats, Array]:
-            def one(x: Array, weight: Array | None) -> tuple[Any, Array]:
+            def one(x: Any, weight: Array | None) -> tuple[Any, Array]:
+                x = optional.infer(form, x)
                 probs, log_evidence = softmax(log_weights + form.log_prob(x).T, 0)
                 if weight is not None:
                     probs, log_evidence = probs * weight, times(weight, log_evidence)
@@ -95,12 +113,12 @@ class Mixture:
                 return (counts, stats), jnp.sum(log_evidence)
 
             (counts, stats), log_likelihood = rows.accumulate(one)
-            return MixtureStats(counts, anchor.finish(stats)), log_likelihood
+            return MixtureStats(counts, optional.finish(form, anchor, stats)), log_likelihood
 
         if about is None:
-            return optional.in_best_form((here,), lambda form: walk(form, form))
+            return optional.in_best_form((here,), lambda form: walk(form, form), rows.missing)
         there = optional.translate(about.components, rows.center)
-        return optional.in_best_form((here, there), walk)
+        return optional.in_best_form((here, there), walk, rows.missing)
 
     def m_step(self, stats: MixtureStats, prior: Any, frozen: parameters.Names = ()) -> Self:
         """Shares of the counts, and the family's M-step.  Bishop (2006) 9.17-9.22."""
@@ -135,15 +153,24 @@ class Mixture:
         """Entropy in nats of p(z | x), summed over rows; z is all that is latent.
 
         ℓ = Q + entropy at the posterior (Bishop 2006, 9.74).  0 for an impossible row.
+
+        Missing entries are latent too: theirs is a differential entropy where they are continuous,
+        and of counts relative to the measure 1/x!, as Q has them.
         """
         rows = self.prepare(data)
         here = optional.translate(self.components, rows.center)
 
-        def entropy(form: Any, x: Array) -> Array:
+        def entropy(form: Any, x: Any) -> Array:
             log_q = self._log_posterior(form, x)
-            return -jnp.sum(times(jnp.exp(log_q), log_q), 0)
+            entropy = -jnp.sum(times(jnp.exp(log_q), log_q), 0)
+            if rows.missing is None:
+                return entropy
+            inside = optional.missing_entropy(form, x).reshape(log_q.shape)
+            return entropy + jnp.sum(times(jnp.exp(log_q), inside), 0)
 
-        return optional.in_best_form((here,), lambda form: _total(rows, entropy, form))
+        return optional.in_best_form(
+            (here,), lambda form: _total(rows, entropy, form), rows.missing
+        )
 
     def posterior_divergence(self, data: Any, other: Self) -> Float[Array, ""]:
         """KL(p(z | x, self) ‖ p(z | x, other)) in nats, summed over rows; z is all that is latent.
@@ -154,17 +181,21 @@ class Mixture:
         here = optional.translate(self.components, rows.center)
         there = optional.translate(other.components, rows.center)
 
-        def divergence(here: Any, there: Any, x: Array) -> Array:
+        def divergence(here: Any, there: Any, x: Any) -> Array:
             log_q, log_p = self._log_posterior(here, x), other._log_posterior(there, x)
             impossible = jnp.all(jnp.isneginf(log_q), 0)
-            return jnp.where(impossible, 0, jnp.sum(relative_entropy(log_q, log_p), 0))
+            divergence = relative_entropy(log_q, log_p)
+            if rows.missing is not None:
+                inside = optional.missing_divergence(here, there, x).reshape(log_q.shape)
+                divergence += times(jnp.exp(log_q), inside)
+            return jnp.where(impossible, 0, jnp.sum(divergence, 0))
 
         def walk(here: Any, there: Any) -> Array:
             return _total(rows, divergence, here, there)
 
-        return optional.in_best_form((here, there), walk)
+        return optional.in_best_form((here, there), walk, rows.missing)
 
-    def _log_posterior(self, form: Any, x: Array) -> Float[Array, "KI n"]:
+    def _log_posterior(self, form: Any, x: Any) -> Float[Array, "KI n"]:
         log_joint = self.weights.log_probs[:, None, None] + optional.log_joint(form, x)
         return log_normalize(log_joint.reshape(-1, log_joint.shape[-1]).T).T
 
@@ -228,7 +259,7 @@ def _joint(model: Mixture, rows: Chunks, function: Any) -> Any:
     def walk(form: Any) -> Any:
         return rows.map(lambda x: function(log_weights + form.log_prob(x).T))
 
-    return rows.rows(optional.in_best_form((here,), walk))
+    return rows.rows(optional.in_best_form((here,), walk, rows.missing))
 
 
 @jax.jit

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxem.data import Samples, Sequences, is_traced, refuse
 from jaxem.families import optional
+from jaxem.missing import fill
 
 
 def rows_of(data: Any, family: Any) -> Samples:
@@ -20,11 +21,16 @@ def rows_of(data: Any, family: Any) -> Samples:
     if isinstance(data, Sequences):
         raise ValueError("a mixture takes rows, plain or as Samples, not Sequences.")
     data = data if isinstance(data, Samples) else Samples(data)
-    values = optional.validate(family, data.values)
+    given, observed = known_entries(data)
+    if observed is not None:
+        optional.check_partial(family)
+    values = optional.validate(family, given)
+    if observed is not None:
+        observed = observed.reshape(values.shape)
     if len(values) == 0:
         raise ValueError("there is no row in the data.")
     if data.sample_weight is None:
-        return Samples(values)
+        return Samples(values, None, observed)
     weight = as_array(data.sample_weight)
     if weight.shape != values.shape[:1]:
         raise ValueError(f"sample_weight must be [{len(values)}], got {list(weight.shape)}.")
@@ -32,7 +38,29 @@ def rows_of(data: Any, family: Any) -> Samples:
     refuse(bad, weight, "sample_weight must be finite and not negative", "0 leaves a row out.")
     if not is_traced(weight) and not np.any(weight > 0):
         raise ValueError("sample_weight is 0 everywhere: there is no row in the data.")
-    return Samples(values, weight)
+    return Samples(values, weight, observed)
+
+
+def known_entries(data: Samples | Sequences) -> tuple[Any, Any]:
+    """The values, something legal for the family where one is missing, and what is observed.
+
+    None stands for all of it.
+
+    Raises:
+        ValueError: a mask of another shape than the values, or not of truth values.
+    """
+    values = as_array(data.values)
+    if data.observed is None:
+        return values, None
+    observed = as_array(data.observed)
+    if observed.shape != values.shape or observed.dtype != bool:
+        raise ValueError(
+            f"observed must be True or False for every value, shape {list(values.shape)}, got "
+            f"shape {list(observed.shape)} and dtype {observed.dtype}."
+        )
+    if not is_traced(observed) and np.all(observed):
+        return values, None
+    return fill(values, observed), observed
 
 
 def sequences_of(data: Any, family: Any) -> tuple[Sequences, bool]:
@@ -48,6 +76,10 @@ def sequences_of(data: Any, family: Any) -> tuple[Sequences, bool]:
         raise ValueError("an HMM takes sequences, plain or as Sequences, not Samples.")
     if isinstance(data, (list, tuple)):
         data = Sequences.pack(data)
+    if isinstance(data, Sequences) and known_entries(data)[1] is not None:
+        raise ValueError(
+            "an HMM does not take missing entries yet; leave those sequences out, or cut them."
+        )
     several = isinstance(data, Sequences)
     if not several:
         values = as_array(data)

@@ -21,7 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import those of its own layer and of the ones below it.
 LAYERS = [
     {"platform", "pytree", "semiring", "replacement"},
-    {"data", "parameters", "em"},
+    {"missing", "data", "parameters", "em"},
     {"families", "chain"},
     {"observations", "stationary", "forecast", "mixture"},
     {"prepared_sequences"},

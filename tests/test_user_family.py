@@ -75,6 +75,17 @@ def test_rows_of_weight_0_do_not_ask_for_the_density_of_0():
     assert_fitted(result, result.model.components.location)
 
 
+def test_rows_with_missing_entries_are_refused_by_its_name():
+    members = LogNormal(jnp.array([1.0, 4.0]))
+    inner = jaxem.MixtureFamily(jaxem.Categorical.from_probs([[0.5, 0.5]]), members)
+    data = Samples(rows(3), None, np.array([True, False, True]))
+    for weights, family in ((HALF, members), (jaxem.Categorical.from_probs([1.0]), inner)):
+        with pytest.raises(ValueError, match="LogNormal has no partial_form"):
+            jaxem.Mixture(weights, family).log_likelihood(data)
+    whole = Samples(rows(3), None, np.ones(3, bool))
+    assert np.isfinite(jaxem.Mixture(HALF, members).log_likelihood(whole))
+
+
 def test_it_serves_inside_a_mixture_family():
     inner = jaxem.MixtureFamily(
         jaxem.Categorical.from_probs([[0.5, 0.5]]), LogNormal(jnp.array([1.0, 4.0]))

@@ -1,5 +1,6 @@
 """Binary observations."""
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import jax
@@ -10,8 +11,9 @@ from jaxtyping import Array, Float, Int
 from jaxem import em, parameters
 from jaxem.data import is_traced, refuse
 from jaxem.families.optional import finite_rows
+from jaxem.missing import Partial
 from jaxem.pytree import pytree
-from jaxem.semiring import PRECISION, expected_log, log, times
+from jaxem.semiring import PRECISION, expected_log, log, relative_entropy, times
 
 
 @pytree
@@ -100,6 +102,10 @@ class Bernoulli:
         shape = self.logits.shape
         return BernoulliStats(successes.reshape(shape), failures.reshape(shape))
 
+    def partial_form(self, _: Any = None) -> "PartialBernoulli":
+        """The members on rows with missing entries, whose patterns do not matter here."""
+        return PartialBernoulli(self)
+
     def maximize(self, stats: BernoulliStats, frozen: parameters.Names = ()) -> Self:
         """Share of ones; a member without counts keeps its parameters.  Bishop (2006) 9.59."""
         none = (stats.successes == 0) & (stats.failures == 0)
@@ -133,3 +139,60 @@ class Bernoulli:
         """Every member at the overall share of ones."""
         share = jnp.mean(jnp.asarray(x).astype(jnp.zeros(()).dtype), 0)
         return cls.from_probs(jnp.broadcast_to(share, (num_members, *share.shape)))
+
+
+@dataclass(frozen=True)
+class PartialBernoulli:
+    """Members on rows with missing entries, of which ones and zeros are expected as they are."""
+
+    family: Bernoulli
+
+    @property
+    def accurate(self) -> bool:
+        """True: it is the definition."""
+        return True
+
+    def _counts(self, x: Partial) -> tuple[Array, Array, Array]:
+        """Ones, zeros and missing entries, [n, D] each."""
+        dtype = self.family.logits.dtype
+        observed = x.observed.reshape(len(x.observed), -1)
+        ones = jnp.where(observed, x.values.reshape(observed.shape), 0).astype(dtype)
+        return ones, observed.astype(dtype) - ones, (~observed).astype(dtype)
+
+    def log_prob(self, x: Partial) -> Float[Array, "N K"]:
+        """Marginal log-probability of what is observed of each row."""
+        ones, zeros, _ = self._counts(x)
+        log_one, log_zero = self._log_probs
+        return expected_log(ones, log_one) + expected_log(zeros, log_zero)
+
+    def stats(self, x: Partial, responsibilities: Float[Array, "N K"]) -> Any:
+        """Expected numbers of ones, zeros and missing entries of every member."""
+        return tuple(
+            jnp.dot(responsibilities.T, counts, precision=PRECISION).reshape(
+                self.family.logits.shape
+            )
+            for counts in self._counts(x)
+        )
+
+    def finish_given(self, form: "PartialBernoulli", total: Any) -> BernoulliStats:
+        """Of what is missing, ones and zeros are expected as `form` has them."""
+        ones, zeros, missing = total
+        logits = form.family.logits
+        return BernoulliStats(
+            ones + missing * jax.nn.sigmoid(logits), zeros + missing * jax.nn.sigmoid(-logits)
+        )
+
+    def missing_entropy(self, x: Partial) -> Float[Array, "N K"]:
+        """Entropy of what is missing of every row given the member."""
+        one, zero = (times(jnp.exp(log_prob), log_prob) for log_prob in self._log_probs)
+        return -jnp.dot(self._counts(x)[2], (one + zero).T, precision=PRECISION)
+
+    def missing_divergence(self, other: "PartialBernoulli", x: Partial) -> Float[Array, "N K"]:
+        """Divergence of what is missing of every row, given the member, from that of `other`."""
+        one, zero = map(relative_entropy, self._log_probs, other._log_probs)
+        return -expected_log(self._counts(x)[2], -one - zero)
+
+    @property
+    def _log_probs(self) -> tuple[Float[Array, "K D"], Float[Array, "K D"]]:
+        logits = self.family.logits.reshape(self.family.num_members, -1)
+        return jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)

@@ -1,5 +1,6 @@
 """Tables of probabilities: mixture weights, transition matrices, and symbols as observations."""
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import jax
@@ -9,8 +10,9 @@ from jaxtyping import Array, Float, Int
 
 from jaxem import em, parameters
 from jaxem.data import is_traced, refuse
+from jaxem.missing import Partial
 from jaxem.pytree import pytree
-from jaxem.semiring import PRECISION, log, log_normalize, times
+from jaxem.semiring import PRECISION, log, log_normalize, relative_entropy, times
 
 SCATTER_FROM = 1024  # symbols; below, a product with the one-hot table of a chunk is faster
 
@@ -123,6 +125,10 @@ class Categorical:
         shown = (x[:, None] == jnp.arange(num_symbols)).astype(responsibilities.dtype)
         return jnp.dot(responsibilities.T, shown, precision=PRECISION)
 
+    def partial_form(self, _: Any = None) -> "PartialCategorical":
+        """The members on symbols of which some are missing."""
+        return PartialCategorical(self)
+
     def maximize(self, stats: Float[Array, "... V"], frozen: parameters.Names = ()) -> Self:
         """Counts over their sum; a row without counts keeps its probabilities.
 
@@ -162,3 +168,44 @@ class Categorical:
             len(x)
         )
         return cls(jnp.broadcast_to(jnp.asarray(logits), (num_members, len(counts))))
+
+
+@dataclass(frozen=True)
+class PartialCategorical:
+    """Members on symbols of which some are missing: expected as a member's probabilities."""
+
+    family: Categorical
+
+    @property
+    def accurate(self) -> bool:
+        """True: it is the definition."""
+        return True
+
+    def log_prob(self, x: Partial) -> Float[Array, "N K"]:
+        """Log-probability of each symbol under each member, 0 where it is missing."""
+        return jnp.where(x.observed[:, None], self.family.log_prob(x.values), 0)
+
+    def stats(self, x: Partial, responsibilities: Float[Array, "N K"]) -> Any:
+        """Expected counts of the observed symbols [K, V], and of missing ones [K]."""
+        there = x.observed[:, None]
+        seen = self.family.stats(x.values, jnp.where(there, responsibilities, 0))
+        return seen, jnp.sum(jnp.where(there, 0, responsibilities).T, 1)
+
+    def finish_given(self, form: "PartialCategorical", total: Any) -> Float[Array, "K V"]:
+        """Of what is missing, symbols are expected as `form` has them."""
+        seen, missing = total
+        return seen + missing[:, None] * form.family.probs
+
+    def missing_entropy(self, x: Partial) -> Float[Array, "N K"]:
+        """Entropy of what is missing given the member."""
+        log_probs = self.family.log_probs
+        return _where_missing(x, -jnp.sum(times(jnp.exp(log_probs), log_probs), 1))
+
+    def missing_divergence(self, other: "PartialCategorical", x: Partial) -> Float[Array, "N K"]:
+        """Divergence of what is missing, given the member, from that of `other`."""
+        each = relative_entropy(self.family.log_probs, other.family.log_probs)
+        return _where_missing(x, jnp.sum(each, 1))
+
+
+def _where_missing(x: Partial, each: Float[Array, " K"]) -> Float[Array, "N K"]:
+    return jnp.where(x.observed[:, None], 0, each)

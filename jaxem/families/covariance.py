@@ -155,6 +155,35 @@ def _cholesky_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array,
     return factor, _product(factor, jnp.tril(inside, -1) + half * inside)
 
 
+@jax.custom_jvp
+def triangular(root: Float[Array, "... D D"]) -> Float[Array, "... D D"]:
+    """The lower triangular factor of R Rᵀ for a square root R of any shape, such as L reordered.
+
+    By Gram-Schmidt on the rows, for the whole batch at once: R Rᵀ, whose condition is the square of
+    R's, is never formed.
+    """
+    index = jnp.arange(root.shape[-1])
+
+    def step(rest: Array, j: Array) -> tuple[Array, Array]:
+        row = jnp.take(rest, j, -2)
+        unit = row / jnp.sqrt(jnp.sum(row**2, -1, keepdims=True))
+        column = jnp.where(index < j, 0, jnp.sum(rest * unit[..., None, :], -1))
+        return rest - column[..., :, None] * unit[..., None, :], column
+
+    return jnp.moveaxis(lax.scan(step, root, index)[1], 0, -1)
+
+
+@triangular.defjvp
+def _triangular_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    factor = triangular(*primals)
+    whiten = inverse(factor)
+    rotation = jnp.swapaxes(_product(whiten, primals[0]), -1, -2)
+    half = _product(_product(whiten, tangents[0]), rotation)
+    # Lower triangle of half + halfᵀ, with half of its diagonal.
+    inside = jnp.tril(half) + jnp.tril(jnp.swapaxes(half, -1, -2), -1)
+    return factor, _product(factor, inside)
+
+
 def _product(a: Array, b: Array) -> Array:
     return jnp.einsum("...ij,...jk->...ik", a, b, precision=PRECISION)
 

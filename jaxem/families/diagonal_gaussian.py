@@ -11,6 +11,11 @@ from jaxem import em, parameters
 from jaxem.families import moments
 from jaxem.families.moments import GaussianStats
 from jaxem.families.optional import finite_rows
+from jaxem.families.partial_diagonal import (
+    PartialDiagonal,
+    PartialDiagonalFeatures,
+    partial_diagonal,
+)
 from jaxem.pytree import pytree
 from jaxem.semiring import PRECISION
 
@@ -113,6 +118,17 @@ class DiagonalGaussian:
             [constant[:, None], precision * self.mean, -0.5 * precision], 1
         )
         return DiagonalFeatures(self, moments.accurate(self.mean, precision), coefficients)
+
+    def partial_form(self, _: Any = None) -> Any:
+        """The members on rows with missing entries, whose patterns do not matter here."""
+        if self.method == "centred":
+            return self.plain_partial_form()
+        accurate = moments.choose_form(self, DiagonalGaussian._features).accurate
+        return PartialDiagonalFeatures.of(self.plain_partial_form(), accurate)
+
+    def plain_partial_form(self, _: Any = None) -> PartialDiagonal:
+        """The same about each member's own mean."""
+        return partial_diagonal(self, one_variance=False)
 
     def maximize(self, stats: GaussianStats, frozen: parameters.Names = ()) -> Self:
         """Weighted means and variances, the variances raised to the floor.

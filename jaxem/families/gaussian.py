@@ -10,8 +10,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxem import em, parameters
 from jaxem.families import covariance as cov, moments
+from jaxem.families.conditional import Conditional
 from jaxem.families.moments import GaussianStats
 from jaxem.families.optional import finite_rows
+from jaxem.families.partial_gaussian import ByPattern, centred_partial_form
 from jaxem.pytree import pytree
 from jaxem.semiring import PRECISION
 
@@ -113,13 +115,8 @@ class Gaussian:
         One member at a time, whitened about its own mean: right for the tightest clusters.
         """
         columns = jnp.asarray(x, self.mean.dtype).T
-
-        def member(parts: Any) -> Array:
-            mean, whiten, constant = parts
-            z = jnp.dot(whiten, columns - mean[:, None], precision=PRECISION)
-            return constant - 0.5 * jnp.sum(z**2, 0)
-
-        return lax.map(member, (self.mean, cov.inverse(self.scale_tril), self._constant)).T
+        members = self.mean, cov.inverse(self.scale_tril), self._constant
+        return lax.map(lambda member: moments.whitened(columns, *member), members).T
 
     def stats(self, x: Float[Array, "N D"], responsibilities: Float[Array, "N K"]) -> GaussianStats:
         """Expected moments of every member about its mean, one member at a time."""
@@ -138,6 +135,31 @@ class Gaussian:
     def form(self) -> Any:
         """The members as products with quadratic features, unless `method` says otherwise."""
         return moments.choose_form(self, GaussianFeatures.of)
+
+    @property
+    def num_factors(self) -> int:
+        """How many covariances are factored anew for each pattern of missing entries."""
+        return self.num_members
+
+    def partial_form(self, patterns: Bool[Array, "P D"] | None) -> Any:
+        """The members on rows with missing entries, in these patterns or each in its own."""
+        if patterns is None or self.method == "centred":
+            return self.plain_partial_form(patterns)
+        conditional = Conditional.of(self.scale_tril, patterns[:, None])
+        coefficients = GaussianFeatures.coefficients_of(
+            self.mean, conditional.precision, conditional.constant
+        )
+        # A marginal precision is at most that of all features: accurate for these is for those.
+        base = moments.choose_form(self, GaussianFeatures.of)
+
+        def marginal(coefficients: Array) -> GaussianFeatures:
+            return replace(base, coefficients=coefficients)
+
+        return ByPattern(self, base, conditional, marginal, coefficients)
+
+    def plain_partial_form(self, patterns: Bool[Array, "P D"] | None) -> Any:
+        """The same about each member's own mean."""
+        return centred_partial_form(self, self.scale_tril, patterns)
 
     def maximize(self, stats: GaussianStats, frozen: parameters.Names = ()) -> Self:
         """Weighted means and scatters, the eigenvalues of the covariances raised to the floor.
@@ -217,14 +239,23 @@ class GaussianFeatures:
         """The features' coefficients of each member."""
         whiten = cov.inverse(family.scale_tril)
         precision = jnp.einsum("kji,kjl->kil", whiten, whiten, precision=PRECISION)
-        linear = jnp.einsum("kij,kj->ki", precision, family.mean, precision=PRECISION)
-        constant = family._constant - 0.5 * jnp.sum(linear * family.mean, -1)
-        quadratic = moments.outer_coefficients(-0.5 * precision)
-        coefficients = jnp.concatenate([constant[:, None], linear, quadratic], 1)
+        coefficients = cls.coefficients_of(family.mean, precision, family._constant)
         # Rows lie a standard deviation about the mean: correlation alone can cancel as much.
         size = jnp.sqrt(family.mean**2 + jnp.sum(family.scale_tril**2, -1))
         accurate = moments.accurate(size, jnp.diagonal(precision, axis1=-2, axis2=-1))
         return cls(family, accurate, coefficients)
+
+    @staticmethod
+    def coefficients_of(
+        mean: Float[Array, "K D"],
+        precision: Float[Array, "... K D D"],
+        constant: Float[Array, "... K"],
+    ) -> Float[Array, "... K F"]:
+        """Coefficients of `constant` − ½ (x − mean)ᵀ `precision` (x − mean)."""
+        linear = jnp.einsum("...ij,...j->...i", precision, mean, precision=PRECISION)
+        constant = constant - 0.5 * jnp.sum(linear * mean, -1)
+        quadratic = moments.outer_coefficients(-0.5 * precision)
+        return jnp.concatenate([constant[..., None], linear, quadratic], -1)
 
     def _features(self, x: Float[Array, "n D"]) -> Float[Array, "F n"]:
         columns = jnp.asarray(x, self.coefficients.dtype).T

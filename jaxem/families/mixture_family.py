@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxem import em, parameters
 from jaxem.families import optional
 from jaxem.families.categorical import Categorical
+from jaxem.missing import Missing, Partial
 from jaxem.pytree import pytree
 from jaxem.semiring import logsumexp, softmax
 
@@ -100,6 +101,23 @@ class MixtureFamily:
         """The members over the inner family's fast form."""
         return MixtureFamilyForm(self, optional.form(self.components))
 
+    def check_partial(self) -> None:
+        """Raise a ValueError unless the inner family takes rows with missing entries."""
+        optional.check_partial(self.components)
+
+    @property
+    def num_factors(self) -> int:
+        """Those of the inner family."""
+        return optional.num_factors(self.components)
+
+    def partial_form(self, patterns: Bool[Array, "P D"] | None) -> "MixtureFamilyForm":
+        """The members over the inner family's form for rows with missing entries."""
+        return MixtureFamilyForm(self, optional.form(self.components, Missing(patterns)))
+
+    def plain_partial_form(self, patterns: Bool[Array, "P D"] | None) -> "MixtureFamilyForm":
+        """The same over the plainest of these."""
+        return MixtureFamilyForm(self, optional.plain_form(self.components, Missing(patterns)))
+
     def maximize(self, stats: MixtureFamilyStats, frozen: parameters.Names = ()) -> Self:
         """Shares of counts, and the inner family's M-step."""
         weights, components = self.weights, self.components
@@ -189,6 +207,17 @@ class MixtureFamilyForm:
         joint = log_weights[:, :, None, None] + inner
         return joint.reshape(len(joint), -1, joint.shape[-1])
 
+    def missing_entropy(self, x: Partial) -> Float[Array, "K I n"]:
+        """Entropy of what is missing of every row given the alternative."""
+        return self._as_joint(optional.missing_entropy(self.inner, x))
+
+    def missing_divergence(self, other: "MixtureFamilyForm", x: Partial) -> Float[Array, "K I n"]:
+        """Divergence of what is missing of every row given the alternative."""
+        return self._as_joint(optional.missing_divergence(self.inner, other.inner, x))
+
+    def _as_joint(self, inner: Float[Array, "KM I n"]) -> Float[Array, "K MI n"]:
+        return inner.reshape(self.family.num_members, -1, inner.shape[-1])
+
     def log_prob(self, x: Array) -> Float[Array, "n K"]:
         """Log-density of every row under every member."""
         return logsumexp(self._log_joint(x), 1).T
@@ -206,6 +235,17 @@ class MixtureFamilyForm:
         components = optional.stats(form.inner, self.inner, x, joint)
         return MixtureFamilyStats(jnp.sum(shared, -1), components)
 
+    def infer(self, x: Any) -> Any:
+        """The rows with what the inner form makes of their missing entries."""
+        return optional.infer(self.inner, x)
+
     def finish(self, total: MixtureFamilyStats) -> MixtureFamilyStats:
         """The inner statistics finished."""
-        return MixtureFamilyStats(total.weights, self.inner.finish(total.components))
+        return self.finish_given(self, total)
+
+    def finish_given(
+        self, form: "MixtureFamilyForm", total: MixtureFamilyStats
+    ) -> MixtureFamilyStats:
+        """The same, what is missing of the rows being inferred by `form`."""
+        components = optional.finish(form.inner, self.inner, total.components)
+        return MixtureFamilyStats(total.weights, components)

@@ -151,17 +151,17 @@ def _blocks(size: int) -> list[tuple[int, int]]:
     return [(start, min(width, size - start)) for start in range(0, size, width)]
 
 
-def outer_coefficients(matrix: Float[Array, "K D D"]) -> Float[Array, "K F"]:
+def outer_coefficients(matrix: Float[Array, "... D D"]) -> Float[Array, "... F"]:
     """Coefficients c with c · outer_features(x) = xᵀ M x for symmetric M."""
     size = matrix.shape[-1]
     columns = []
     for start, width in _blocks(size):
-        block = matrix[:, start : start + width, start:]
+        block = matrix[..., start : start + width, start:]
         once = np.concatenate(
             [np.ones((width, width)), np.full((width, size - start - width), 2)], 1
         )
-        columns.append((block * once.astype(matrix.dtype)).reshape(len(matrix), -1))
-    return jnp.concatenate(columns, 1)
+        columns.append((block * once.astype(matrix.dtype)).reshape(*matrix.shape[:-2], -1))
+    return jnp.concatenate(columns, -1)
 
 
 def outer_matrix(sums: Float[Array, "F K"], size: int) -> Float[Array, "K D D"]:
@@ -192,6 +192,17 @@ def weighted_sums(features: Float[Array, "F n"], responsibilities: Float[Array, 
     return lax.dot_general(features, responsibilities.T, dimensions, precision=PRECISION)
 
 
+def whitened(
+    columns: Float[Array, "D n"],
+    mean: Float[Array, " D"],
+    whiten: Float[Array, "D D"],
+    constant: Float[Array, ""],
+) -> Float[Array, " n"]:
+    """`constant` − ½ |whiten (x − mean)|² of every row: a log-density about its own mean."""
+    z = jnp.dot(whiten, columns - mean[:, None], precision=PRECISION)
+    return constant - 0.5 * jnp.sum(z**2, 0)
+
+
 def gaussian_constant(size: int) -> float:
     """−½ D log 2π."""
     return -0.5 * size * float(np.log(2 * np.pi))
@@ -216,29 +227,36 @@ def log_scale_of(variance: Any, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def squared_distance(
-    columns: Float[Array, "D n"], mean: Float[Array, "K D"], inverse_scale: Float[Array, "K D"]
+    columns: Float[Array, "D n"],
+    mean: Float[Array, "K D"],
+    inverse_scale: Float[Array, "K D"],
+    observed: Bool[Array, "D n"] | None = None,
 ) -> Float[Array, "K n"]:
-    """Σ_d ((x_d − μ_kd) / σ_kd)², feature by feature: O(K n) memory."""
+    """Σ_d ((x_d − μ_kd) / σ_kd)² over what is observed, feature by feature: O(K n) memory."""
 
     def feature(total: Array, parts: Any) -> tuple[Array, None]:
-        row, mean, inverse_scale = parts
-        return total + ((row - mean[:, None]) * inverse_scale[:, None]) ** 2, None
+        row, mean, inverse_scale, there = parts
+        squared = ((row - mean[:, None]) * inverse_scale[:, None]) ** 2
+        return total + (squared if there is None else jnp.where(there, squared, 0)), None
 
     start = jnp.zeros((len(mean), columns.shape[1]), columns.dtype)
-    return lax.scan(feature, start, (columns, mean.T, inverse_scale.T))[0]
+    return lax.scan(feature, start, (columns, mean.T, inverse_scale.T, observed))[0]
 
 
 def moments_by_feature(
-    x: Float[Array, "n D"], mean: Float[Array, "K D"], responsibilities: Float[Array, "n K"]
+    x: Float[Array, "n D"],
+    mean: Float[Array, "K D"],
+    responsibilities: Float[Array, "n K"],
+    observed: Bool[Array, "D n"] | None = None,
 ) -> tuple[Float[Array, "K D"], Float[Array, "K D"]]:
-    """Σ r (x_d − μ_kd) and Σ r (x_d − μ_kd)², feature by feature."""
+    """Σ r (x_d − μ_kd) and Σ r (x_d − μ_kd)² over what is observed, feature by feature."""
     weight = responsibilities.T
 
     def feature(parts: Any) -> tuple[Array, Array]:
-        row, mean = parts
+        row, mean, there = parts
         centred = row - mean[:, None]
-        weighted = centred * weight
+        weighted = centred * (weight if there is None else jnp.where(there, weight, 0))
         return jnp.sum(weighted, 1), jnp.sum(weighted * centred, 1)
 
-    first, second = lax.map(feature, (jnp.asarray(x, mean.dtype).T, mean.T))
+    first, second = lax.map(feature, (jnp.asarray(x, mean.dtype).T, mean.T, observed))
     return first.T, second.T

@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from jaxem import em, parameters
 from jaxem.data import refuse
+from jaxem.missing import Missing
 from jaxem.semiring import log_normalize
 
 
@@ -40,29 +41,58 @@ class Plain:
         return total
 
 
-def in_best_form(families: tuple[Any, ...], walk: Callable[..., Any]) -> Any:
+def in_best_form(
+    families: tuple[Any, ...], walk: Callable[..., Any], missing: Missing | None = None
+) -> Any:
     """`walk(*forms)` with the families in their fast form where that is accurate, plain elsewhere.
 
-    The choice is made once, from the parameters, outside the loop over rows.
+    The choice is made once, from the parameters, outside the loop over rows.  Where entries are
+    `missing` the forms are those that take `Partial` rows.
     """
-    forms = tuple(form(family) for family in families)
+    forms = tuple(form(family, missing) for family in families)
     traced = [candidate.accurate for candidate in forms if candidate.accurate is not True]
     if not traced:
         return walk(*forms)
-    plain = tuple(plain_form(family) for family in families)
+    plain = tuple(plain_form(family, missing) for family in families)
     return lax.cond(
         functools.reduce(jnp.logical_and, traced), lambda: walk(*forms), lambda: walk(*plain)
     )
 
 
-def plain_form(family: Any) -> Any:
+def plain_form(family: Any, missing: Missing | None = None) -> Any:
     """The family as the form of itself."""
+    if missing is not None:
+        has_plain = hasattr(family, "plain_partial_form")
+        return (family.plain_partial_form if has_plain else _partial_form(family))(missing.patterns)
     return family.plain_form() if hasattr(family, "plain_form") else Plain(family)
 
 
-def form(family: Any) -> Any:
+def form(family: Any, missing: Missing | None = None) -> Any:
     """The family's fast form; the family itself if it has none."""
+    if missing is not None:
+        return _partial_form(family)(missing.patterns)
     return family.form() if hasattr(family, "form") else plain_form(family)
+
+
+def _partial_form(family: Any) -> Callable[[Any], Any]:
+    check_partial(family)
+    return family.partial_form
+
+
+def check_partial(family: Any) -> None:
+    """Raise a ValueError unless the family can be asked about rows with missing entries."""
+    if hasattr(family, "check_partial"):
+        family.check_partial()
+    if not hasattr(family, "partial_form"):
+        raise ValueError(
+            f"{type(family).__name__} has no partial_form: it does not say what is known of rows "
+            "with missing entries; give it one, or leave those rows out."
+        )
+
+
+def num_factors(family: Any) -> int:
+    """How many covariances are factored anew for each pattern; 0 if features are independent."""
+    return getattr(family, "num_factors", 0)
 
 
 def translate(family: Any, center: Array | None) -> Any:
@@ -85,6 +115,21 @@ def stats(form: Any, anchor: Any, x: Array, responsibilities: Array) -> Any:
     return anchor.stats(x, responsibilities)
 
 
+def infer(form: Any, x: Any) -> Any:
+    """The rows with what the form makes of their missing entries, if that is worth keeping."""
+    return form.infer(x) if hasattr(form, "infer") else x
+
+
+def finish(form: Any, anchor: Any, total: Any) -> Any:
+    """The family's statistics about the means of `anchor`, from their sums over rows.
+
+    What is missing of the rows is inferred by `form`.
+    """
+    if hasattr(anchor, "finish_given"):
+        return anchor.finish_given(form, total)
+    return anchor.finish(total)
+
+
 def log_joint(form: Any, x: Array) -> Array:
     """log p(x, inner | member) of every row, [K, I, n]: I inner alternatives, 1 for most families.
 
@@ -96,6 +141,21 @@ def log_joint(form: Any, x: Array) -> Array:
 def log_inner(form: Any, x: Array) -> Array:
     """log p(inner | member, x) of every row, [K, I, n]."""
     return jnp.moveaxis(log_normalize(jnp.moveaxis(log_joint(form, x), 1, -1)), -1, 1)
+
+
+def missing_entropy(form: Any, x: Any) -> Array:
+    """Entropy of what is missing of every row given the alternative, [K, I, n].
+
+    Its measure is the one that the form's Q has: Lebesgue's, or of counts 1/x!.
+    """
+    found = form.missing_entropy(x)
+    return found if found.ndim == 3 else found.T[:, None]
+
+
+def missing_divergence(form: Any, other: Any, x: Any) -> Array:
+    """Divergence of what is missing under `form` from what it is under `other`, [K, I, n]."""
+    found = form.missing_divergence(other, x)
+    return found if found.ndim == 3 else found.T[:, None]
 
 
 def check(family: Any) -> None:

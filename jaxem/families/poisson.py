@@ -1,5 +1,6 @@
 """Counts."""
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import jax
@@ -11,8 +12,9 @@ from jaxtyping import Array, Float, Int
 from jaxem import em, parameters
 from jaxem.data import is_traced, refuse
 from jaxem.families.optional import finite_rows
+from jaxem.missing import Partial
 from jaxem.pytree import pytree
-from jaxem.semiring import PRECISION, expected_log, log, times
+from jaxem.semiring import PRECISION, expected_log, log, relative_entropy, times
 
 
 @pytree
@@ -21,7 +23,7 @@ class PoissonStats:
 
     exposure: Float[Array, " K"]  # Σ r: how many observations each member explains
     events: Float[Array, "K ..."]  # Σ r x
-    log_base: Float[Array, ""]  # Σ r log x!
+    log_base: Float[Array, ""]  # Σ r log x! over what is observed
 
 
 @pytree
@@ -100,6 +102,10 @@ class Poisson:
         exposure = jnp.sum(responsibilities.T, 1)
         return PoissonStats(exposure, events.reshape(self.log_rate.shape), log_base)
 
+    def partial_form(self, _: Any = None) -> "PartialPoisson":
+        """The members on rows with missing entries, whose patterns do not matter here."""
+        return PartialPoisson(self)
+
     def maximize(self, stats: PoissonStats, frozen: parameters.Names = ()) -> Self:
         """Events over exposure; a member without exposure keeps its rate."""
         exposure = stats.exposure.reshape(-1, *[1] * len(self.event_shape))
@@ -133,3 +139,64 @@ class Poisson:
         """Every member at the overall mean."""
         mean = jnp.mean(jnp.asarray(x).astype(jnp.zeros(()).dtype), 0)
         return cls(jnp.log(jnp.broadcast_to(mean, (num_members, *mean.shape))))
+
+
+@dataclass(frozen=True)
+class PartialPoisson:
+    """Members on rows with missing entries, of which as many events are expected as the rate.
+
+    The expectation of log x! of a missing count has no closed form, and no step needs it: Q leaves
+    it out.
+    """
+
+    family: Poisson
+
+    @property
+    def accurate(self) -> bool:
+        """True: it is the definition."""
+        return True
+
+    def _counts(self, x: Partial) -> tuple[Array, Array, Array]:
+        """Counts, 0 where missing, and what is observed, [n, D] each; Σ log x! [n]."""
+        dtype = self.family.log_rate.dtype
+        observed = x.observed.reshape(len(x.observed), -1)
+        counts = jnp.where(observed, x.values.reshape(observed.shape), 0).astype(dtype)
+        return counts, observed.astype(dtype), jnp.sum(gammaln(counts + 1), 1)
+
+    def log_prob(self, x: Partial) -> Float[Array, "N K"]:
+        """Marginal log-probability of what is observed of each row."""
+        counts, observed, log_base = self._counts(x)
+        log_rate = self.family.log_rate.reshape(self.family.num_members, -1)
+        rate = jnp.dot(observed, jnp.exp(log_rate).T, precision=PRECISION)
+        return expected_log(counts, log_rate) - rate - log_base[:, None]
+
+    def stats(self, x: Partial, responsibilities: Float[Array, "N K"]) -> Any:
+        """Exposure, events, missing entries of every member, and the base measure."""
+        counts, observed, log_base = self._counts(x)
+        events, missing = (
+            jnp.dot(responsibilities.T, part, precision=PRECISION).reshape(
+                self.family.log_rate.shape
+            )
+            for part in (counts, 1 - observed)
+        )
+        log_base = jnp.sum(log_base * jnp.sum(responsibilities, 1))
+        return jnp.sum(responsibilities.T, 1), events, missing, log_base
+
+    def finish_given(self, form: "PartialPoisson", total: Any) -> PoissonStats:
+        """Of what is missing, events are expected as `form` has them."""
+        exposure, events, missing, log_base = total
+        return PoissonStats(exposure, events + missing * jnp.exp(form.family.log_rate), log_base)
+
+    def missing_entropy(self, x: Partial) -> Float[Array, "N K"]:
+        """Entropy of what is missing of every row given the member, relative to the measure 1/x!.
+
+        So it leaves out the expectation of log x!, as Q does.
+        """
+        log_rate = self.family.log_rate.reshape(self.family.num_members, -1)
+        each = jnp.exp(log_rate) - times(jnp.exp(log_rate), log_rate)
+        return jnp.dot(1 - self._counts(x)[1], each.T, precision=PRECISION)
+
+    def missing_divergence(self, other: "PartialPoisson", x: Partial) -> Float[Array, "N K"]:
+        """Divergence of what is missing of every row, given the member, from that of `other`."""
+        each = relative_entropy(self.family.log_rate, other.family.log_rate)
+        return -expected_log(1 - self._counts(x)[1], -each.reshape(self.family.num_members, -1))

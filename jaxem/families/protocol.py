@@ -5,6 +5,7 @@ from typing import Any, Protocol, Self
 from jaxtyping import Array, Bool, Float
 
 from jaxem import em, parameters
+from jaxem.missing import Partial
 
 
 class Family(Protocol):
@@ -92,6 +93,54 @@ class Form(Protocol):
 
     def finish(self, total: Any) -> Any:
         """Summed raw statistics as the family's own."""
+        ...
+
+
+class Incomplete(Protocol):
+    """A family that takes rows with missing entries."""
+
+    def partial_form(self, patterns: Bool[Array, "P D"] | None) -> "PartialForm":
+        """The members on `Partial` rows: in these patterns, or each row with a mask of its own.
+
+        `plain_partial_form`, if there is one, stands in where the form is not accurate.
+        """
+        ...
+
+    @property
+    def num_factors(self) -> int:
+        """How many factorisations a pattern takes; without any, rows are not grouped by pattern."""
+        ...
+
+
+class PartialForm(Protocol):
+    """How members explain rows of which some entries are missing (at random)."""
+
+    @property
+    def accurate(self) -> Bool[Array, ""]:
+        """Whether rounding stays harmless for these parameters."""
+        ...
+
+    def log_prob(self, x: Partial) -> Float[Array, "N K"]:
+        """Marginal log-density of what is observed of every row; 0 where that is nothing."""
+        ...
+
+    def stats(self, x: Partial, responsibilities: Float[Array, "N K"]) -> Any:
+        """Raw statistics, additive over rows, those in `PerPattern` for each pattern apart.
+
+        `stats_given(form, x, responsibilities)` stands in where they take what `form` infers.
+        """
+        ...
+
+    def finish_given(self, form: Self, total: Any) -> Any:
+        """The family's statistics about self's means: what `form` expects of the complete rows."""
+        ...
+
+    def missing_entropy(self, x: Partial) -> Float[Array, "N K"]:
+        """Entropy of what is missing of every row, given what is observed and the member."""
+        ...
+
+    def missing_divergence(self, other: Self, x: Partial) -> Float[Array, "N K"]:
+        """Its divergence from the same under `other`."""
         ...
 
 

@@ -10,8 +10,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxem import em, parameters
 from jaxem.families import covariance as cov, moments
+from jaxem.families.conditional import Conditional
 from jaxem.families.moments import GaussianStats
 from jaxem.families.optional import finite_rows
+from jaxem.families.partial_gaussian import ByPattern, centred_partial_form
 from jaxem.pytree import pytree
 from jaxem.semiring import PRECISION
 
@@ -106,8 +108,7 @@ class TiedGaussian:
         whiten = cov.inverse(self.scale_tril)
 
         def member(mean: Array) -> Array:
-            z = jnp.dot(whiten, columns - mean[:, None], precision=PRECISION)
-            return self._constant - 0.5 * jnp.sum(z**2, 0)
+            return moments.whitened(columns, mean, whiten, self._constant)
 
         return lax.map(member, self.mean).T
 
@@ -130,6 +131,28 @@ class TiedGaussian:
     def form(self) -> Any:
         """The members as products with whitened rows, unless `method` says otherwise."""
         return moments.choose_form(self, TiedFeatures.of)
+
+    @property
+    def num_factors(self) -> int:
+        """How many covariances are factored anew for each pattern of missing entries."""
+        return 1
+
+    def partial_form(self, patterns: Bool[Array, "P D"] | None) -> Any:
+        """The members on rows with missing entries, in these patterns or each in its own."""
+        if patterns is None or self.method == "centred":
+            return self.plain_partial_form(patterns)
+        conditional = Conditional.of(self.scale_tril, patterns)
+        base = moments.choose_form(self, TiedFeatures.of)
+
+        def marginal(parts: tuple[Array, Array]) -> TiedFeatures:
+            return replace(base, whiten=parts[0], constant=parts[1])
+
+        parts = conditional.whiten, conditional.constant
+        return ByPattern(self, base, conditional, marginal, parts)
+
+    def plain_partial_form(self, patterns: Bool[Array, "P D"] | None) -> Any:
+        """The same about each member's own mean."""
+        return centred_partial_form(self, self.scale_tril[None], patterns)
 
     def maximize(self, stats: GaussianStats, frozen: parameters.Names = ()) -> Self:
         """Weighted means and the pooled scatter, its eigenvalues raised to the floor.
@@ -192,19 +215,21 @@ class TiedFeatures:
     family: TiedGaussian
     accurate: Bool[Array, ""]
     whiten: Float[Array, "D D"]
+    constant: Float[Array, ""]  # the log-density of a row at the mean
 
     @classmethod
     def of(cls, family: TiedGaussian) -> Self:
         """The features of the members."""
         whiten = cov.inverse(family.scale_tril)
-        return cls(family, moments.accurate(family.mean, jnp.sum(whiten**2, -2)), whiten)
+        accurate = moments.accurate(family.mean, jnp.sum(whiten**2, -2))
+        return cls(family, accurate, whiten, family._constant)
 
     def log_prob(self, x: Float[Array, "n D"]) -> Float[Array, "n K"]:
         """Log-density of every row under every member."""
         columns = jnp.asarray(x, self.whiten.dtype).T
         rows = jnp.dot(self.whiten, columns, precision=PRECISION)
         means = jnp.dot(self.family.mean, self.whiten.T, precision=PRECISION)
-        constant = self.family._constant - 0.5 * jnp.sum(means**2, 1)
+        constant = self.constant - 0.5 * jnp.sum(means**2, 1)
         product = jnp.dot(means, rows, precision=PRECISION)
         return (product + constant[:, None] - 0.5 * jnp.sum(rows**2, 0)).T
 
