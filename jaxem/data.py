@@ -16,7 +16,7 @@ from jaxem.platform import is_cpu
 from jaxem.pytree import pytree
 from jaxem.semiring import pairwise_sum
 
-CHUNK_ELEMENTS = 2**18  # features of one chunk: about what a core's second-level cache holds
+CHUNK_ELEMENTS = 2**20  # features of one chunk: a few megabytes, which stay in a CPU's caches
 ACCELERATOR_ELEMENTS = 2**27  # enough work for thousands of cores, half a gigabyte in float32
 
 

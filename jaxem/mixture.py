@@ -238,8 +238,7 @@ class Mixture:
 
 def num_features(family: Any) -> int:
     """About how many numbers an E-step holds for a row: it sets the size of a chunk."""
-    size = int(np.prod(family.event_shape))
-    return 1 + size + size * (size + 1) // 2 + 2 * family.num_members
+    return optional.num_features(family) + 2 * family.num_members
 
 
 def _total(rows: Chunks, terms: Any, *forms: Any) -> Array:

@@ -9,9 +9,10 @@ least a² before it is divided by the sum before; underflow takes at most K·tin
 state's future is better than another's by more than 1/a.  So each step loses at most K·tiny/a³ of
 the likelihood.
 
-Floored: a second pass each way raises every normalised message to at least δ, more than underflow
-can have taken from it.  Its messages α⁺ and β⁺ bound the true ones from above, so the share of all
-paths that was ever lost at step t is at most K·δ / Σ_k α⁺_t(k) β⁺_t(k).
+Floored: a second pass each way raises every message to at least δ, more than underflow can have
+taken from it.  Its messages α⁺ and β⁺ bound the true ones from above, so the share of all paths
+that was ever lost at step t is at most δ·Σ_k β⁺_t(k) / Σ_k α⁺_t(k) β⁺_t(k) on the way there, and
+likewise on the way back.
 """
 
 from collections.abc import Callable
@@ -50,13 +51,11 @@ def forward(
         message, total = carry
         emission, first, moves, inside = inputs
         moves = f.moves if f.is_shared else moves
-        if floor is None:
-            new = onward(moves, message) * (emission * reciprocal(total))
-        else:
-            new = onward(moves, jnp.maximum(message * reciprocal(total), floor)) * emission
+        new = raised(onward(moves, message) * (emission * _scale(total, floor)), floor)
         if inside is not None:
             new = jnp.where(inside, new, message)
-        new = jnp.where(first, emission, new)  # here, because a first row put before copies all
+        # Here, because a first row put before the others copies them all.
+        new = jnp.where(first, raised(emission, floor), new)
         total = jnp.sum(new, 0)
         return (new, total), (new, None if f.is_wide else total)
 
@@ -78,12 +77,8 @@ def backward(
         ahead, total = carry
         emission, goes_on, moves = inputs
         moves = f.moves if f.is_shared else moves
-        if floor is None:
-            beta = back(moves, ahead) * reciprocal(total)
-        else:
-            beta = back(moves, jnp.maximum(ahead * reciprocal(total), floor))
-        beta = jnp.where(goes_on, beta, 1)
-        ahead = emission * beta
+        beta = jnp.where(goes_on, back(moves, ahead) * _scale(total, floor), 1)
+        ahead = raised(emission * beta, floor)
         total = jnp.sum(ahead, 0)
         return (ahead, total), ((ahead, None) if f.is_wide else (beta, total))
 
@@ -94,7 +89,6 @@ def backward(
         return messages, totals
     totals = jnp.sum(messages, 1)
     ahead = messages * reciprocal(totals)[:, None]
-    ahead = ahead if floor is None else jnp.maximum(ahead, floor)
     beta = jnp.dot(jnp.roll(ahead, -1, 0), f.moves.T, precision=PRECISION)
     return jnp.where(f.chain.goes_on[:, None], beta, 1), totals
 
@@ -210,16 +204,24 @@ def _is_bounded(f: Factors, messages: Callable[[Factors, float], Messages]) -> B
     floor = float(info.tiny) / float(info.eps) ** 2
     m = messages(f, floor)
     states = f.emissions.shape[1]
-    # A message is multiplied before it is divided by its sum: the sums of two steps together.
-    one = jnp.ones_like(m.alpha_sum[:1])
-    forward = m.alpha_sum * jnp.concatenate([one, m.alpha_sum[:-1]])
-    backward = m.ahead_sum * jnp.concatenate([m.ahead_sum[1:], one])
-    # Underflow takes at most K·tiny from a message: less than the floor gives, if it was not near 0
-    # altogether.
-    unharmed = jnp.minimum(forward, backward) >= 4 * states * float(info.tiny) / floor
-    above = jnp.maximum(m.alpha * jnp.expand_dims(reciprocal(m.alpha_sum), 1), floor)
-    below = jnp.maximum(m.beta * reciprocal(jnp.sum(m.beta, 1, keepdims=True)), floor)
-    lost = 2 * states * floor / jnp.sum(above * below, 1)
+    # Underflow takes at most K·tiny from a message before it is divided by its sum: less than the
+    # floor gives, if the sum was not near 0 altogether.
+    unharmed = jnp.minimum(m.alpha_sum, m.ahead_sum) >= 4 * states * float(info.tiny) / floor
+    overlap = jnp.sum(m.alpha * jnp.expand_dims(reciprocal(m.alpha_sum), 1) * m.beta, 1)
+    lost = floor * jnp.sum(m.beta, 1) * reciprocal(m.alpha_sum)
+    # What comes in on the way back to step t + 1 is at most K times the message of step t.
+    ahead_sum = jnp.concatenate([m.ahead_sum[1:], jnp.ones_like(m.ahead_sum[:1])])
+    lost = (lost + floor * states * reciprocal(ahead_sum)) / overlap
     if f.inside is not None:
         unharmed, lost = unharmed | ~f.inside, jnp.where(f.inside, lost, 0)
     return jnp.all(unharmed) & jnp.all(jnp.sum(lost, 0) <= float(info.eps))
+
+
+def _scale(total: Array, floor: float | None) -> Array:
+    """1 / total; a total that has a floor is not 0, and a loop that asks is three times slower."""
+    return reciprocal(total) if floor is None else 1 / total
+
+
+def raised(message: Array, floor: float | None) -> Array:
+    """The message, no entry below the floor; after the emission, where it costs no kernel."""
+    return message if floor is None else jnp.maximum(message, floor)

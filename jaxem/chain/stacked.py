@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxem.chain.factors import Factors, reciprocal
-from jaxem.chain.scaled import Messages
+from jaxem.chain.scaled import Messages, raised
 from jaxem.semiring import PRECISION
 
 
@@ -29,14 +29,12 @@ def messages(
         messages, totals = carry
         first, emission, inside, late_emission, goes_on = inputs
         scale = jnp.expand_dims(reciprocal(totals), 1)
-        if floor is None:
-            moved = _apply(both, messages) * scale
-        else:
-            moved = _apply(both, jnp.maximum(messages * scale, floor))
+        moved = _apply(both, messages) * scale
         alpha = moved[0] * emission
         alpha = alpha if inside is None else jnp.where(inside, alpha, messages[0])
         beta = jnp.where(goes_on, moved[1], end)
         new = jnp.stack([jnp.where(first, emission, alpha), late_emission * beta])
+        new = raised(new, floor)
         totals = jnp.sum(new, 1)
         return (new, totals), (new[0], beta, totals)
 

@@ -11,10 +11,13 @@ from jaxtyping import Array, Float, Int
 from jaxem import em, parameters
 from jaxem.data import is_traced, refuse
 from jaxem.missing import Partial
+from jaxem.platform import is_cpu
 from jaxem.pytree import pytree
 from jaxem.semiring import PRECISION, log, log_normalize, relative_entropy, times
 
-SCATTER_FROM = 1024  # symbols; below, a product with the one-hot table of a chunk is faster
+# Symbols from which an accelerator adds row by row; with fewer, a product with a chunk's one-hot
+# table is faster there.  A CPU always adds.
+SCATTER_FROM = 1024
 
 
 @pytree
@@ -119,7 +122,7 @@ class Categorical:
     ) -> Float[Array, "K V"]:
         """Expected count of every symbol from every member.  Bishop (2006) 13.23."""
         num_symbols = self.logits.shape[-1]
-        if num_symbols > SCATTER_FROM:
+        if is_cpu() or num_symbols > SCATTER_FROM:
             counts = jnp.zeros((num_symbols, responsibilities.shape[1]), responsibilities.dtype)
             return counts.at[x].add(responsibilities).T
         shown = (x[:, None] == jnp.arange(num_symbols)).astype(responsibilities.dtype)

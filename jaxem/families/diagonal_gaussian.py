@@ -192,9 +192,7 @@ class DiagonalFeatures:
     coefficients: Float[Array, "K F"]
 
     def _features(self, x: Float[Array, "n D"]) -> Float[Array, "F n"]:
-        columns = jnp.asarray(x, self.coefficients.dtype).T
-        ones = jnp.ones((1, columns.shape[1]), columns.dtype)
-        return jnp.concatenate([ones, columns, columns**2])
+        return moments.square_features(jnp.asarray(x, self.coefficients.dtype).T)
 
     def log_prob(self, x: Float[Array, "n D"]) -> Float[Array, "n K"]:
         """Log-density of every row under every member."""

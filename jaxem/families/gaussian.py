@@ -75,6 +75,11 @@ class Gaussian:
         return self.mean.shape[1:]
 
     @property
+    def num_features(self) -> int:
+        """Numbers in a row's [1; x; x xᵀ]."""
+        return (self.mean.shape[1] + 1) * (self.mean.shape[1] + 2) // 2
+
+    @property
     def num_parameters(self) -> int:
         """K·D means and K·D(D+1)/2 covariances."""
         return int(parameters.count(self))
@@ -258,9 +263,7 @@ class GaussianFeatures:
         return jnp.concatenate([constant[..., None], linear, quadratic], -1)
 
     def _features(self, x: Float[Array, "n D"]) -> Float[Array, "F n"]:
-        columns = jnp.asarray(x, self.coefficients.dtype).T
-        ones = jnp.ones((1, columns.shape[1]), columns.dtype)
-        return jnp.concatenate([ones, columns, *moments.outer_features(columns)])
+        return moments.quadratic_features(jnp.asarray(x, self.coefficients.dtype).T)
 
     def log_prob(self, x: Float[Array, "n D"]) -> Float[Array, "n K"]:
         """Log-density of every row under every member."""

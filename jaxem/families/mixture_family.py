@@ -51,6 +51,11 @@ class MixtureFamily:
         return self.components.event_shape
 
     @property
+    def num_features(self) -> int:
+        """Those of the inner family, and what the inner components hold for a row."""
+        return optional.num_features(self.components) + 2 * self.components.num_members
+
+    @property
     def num_parameters(self) -> int:
         """K(M − 1) weights and the inner family's."""
         return int(parameters.count(self))

@@ -134,47 +134,40 @@ def choose_form(family: Any, features: Callable[[Any], Any]) -> Any:
     return form if family.method is None else replace(form, accurate=True)
 
 
-def outer_features(x: Float[Array, "D n"]) -> list[Float[Array, "F n"]]:
-    """Rows of products x_i x_j, in blocks (i in a block, j from the block's start on).
+def products(columns: Float[Array, "D n"], i: Any, j: Any) -> Float[Array, "F n"]:
+    """Features z_i z_j of z = [1; x]; the pairs that begin with 0 are 1 and x themselves.
 
-    At most eight blocks, so that the program stays small; with D <= 8 each product appears once.
+    Taking rows by number is one loop to XLA's CPU compiler; joining blocks of products is several
+    times slower than both matrix products.
     """
-    size, num_rows = x.shape
-    return [
-        (x[start : start + width, None] * x[None, start:]).reshape(-1, num_rows)
-        for start, width in _blocks(size)
-    ]
+    ones = jnp.ones((1, columns.shape[1]), columns.dtype)
+    z = jnp.concatenate([ones, columns])
+    return z[i] * z[j]
 
 
-def _blocks(size: int) -> list[tuple[int, int]]:
-    width = -(-size // 8)
-    return [(start, min(width, size - start)) for start in range(0, size, width)]
+def quadratic_features(columns: Float[Array, "D n"]) -> Float[Array, "F n"]:
+    """[1; x; x_i x_j for i <= j]; F = (D + 1)(D + 2)/2."""
+    return products(columns, *np.triu_indices(len(columns) + 1))
+
+
+def square_features(columns: Float[Array, "D n"]) -> Float[Array, "F n"]:
+    """[1; x; x_i²]; F = 1 + 2D."""
+    linear, squares = np.arange(len(columns) + 1), np.arange(1, len(columns) + 1)
+    first = np.concatenate([np.zeros_like(linear), squares])
+    return products(columns, first, np.concatenate([linear, squares]))
 
 
 def outer_coefficients(matrix: Float[Array, "... D D"]) -> Float[Array, "... F"]:
-    """Coefficients c with c · outer_features(x) = xᵀ M x for symmetric M."""
-    size = matrix.shape[-1]
-    columns = []
-    for start, width in _blocks(size):
-        block = matrix[..., start : start + width, start:]
-        once = np.concatenate(
-            [np.ones((width, width)), np.full((width, size - start - width), 2)], 1
-        )
-        columns.append((block * once.astype(matrix.dtype)).reshape(*matrix.shape[:-2], -1))
-    return jnp.concatenate(columns, -1)
+    """Coefficients of x_i x_j for i <= j that make xᵀ M x with symmetric M."""
+    i, j = np.triu_indices(matrix.shape[-1])
+    return matrix[..., i, j] * np.where(i == j, 1, 2).astype(matrix.dtype)
 
 
 def outer_matrix(sums: Float[Array, "F K"], size: int) -> Float[Array, "K D D"]:
-    """Sums of outer features as symmetric matrices Σ x xᵀ."""
-    row = np.zeros((size, size), int)
-    offset = 0
-    for start, width in _blocks(size):
-        span = size - start
-        i, j = np.meshgrid(np.arange(width), np.arange(span), indexing="ij")
-        row[start + i, start + j] = offset + i * span + j
-        offset += width * span
-    upper = np.triu(row)
-    return jnp.moveaxis(sums[upper + np.triu(upper, 1).T], -1, 0)
+    """Sums of x_i x_j for i <= j as symmetric matrices Σ x xᵀ."""
+    place = np.zeros((size, size), int)
+    place[np.triu_indices(size)] = np.arange(len(sums))
+    return jnp.moveaxis(sums[place + np.triu(place, 1).T], -1, 0)
 
 
 def stats_about(

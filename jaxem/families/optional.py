@@ -164,6 +164,11 @@ def check(family: Any) -> None:
         family.check()
 
 
+def num_features(family: Any) -> int:
+    """How many numbers its form makes of a row: 1, x and x² unless the family says otherwise."""
+    return getattr(family, "num_features", 1 + 2 * int(np.prod(family.event_shape)))
+
+
 def near(family: Any, proposal: Any) -> Array:
     """Whether the step to `proposal` kept its digits; without a location it always does."""
     return family.near(proposal) if hasattr(family, "near") else jnp.asarray(True)
