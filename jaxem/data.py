@@ -62,6 +62,7 @@ class Sequences:
     values: Any  # [B, T] or [B, T, D]
     lengths: Any = None  # [B], 0 to T; None: all T
     observed: Any = None  # bool, shaped like the values: False is missing; None: nothing is
+    groups: Any = None  # steps that lack the same entries: a model's `validate` looks for them
 
     @classmethod
     def from_nan(cls, values: Any, lengths: Any = None) -> Self:
@@ -171,6 +172,17 @@ class Chunks:
         flat = stacked.reshape(-1, *stacked.shape[2:])
         return flat[: self.num_rows] if self.slot is None else flat[self.slot]
 
+    def slots(self, rows: Float[Array, "N ..."]) -> Float[Array, "C n ..."]:
+        """Rows where those of the data lie, zeros in empty slots: the inverse of `rows`."""
+        shape = self.values.shape[0], self.values.shape[-1]
+        if self.slot is None:
+            empty = shape[0] * shape[1] - self.num_rows
+            flat = jnp.pad(rows, [(0, empty)] + [(0, 0)] * (rows.ndim - 1))
+        else:
+            flat = jnp.zeros((shape[0] * shape[1], *rows.shape[1:]), rows.dtype)
+            flat = flat.at[self.slot].set(rows)
+        return flat.reshape(*shape, *rows.shape[1:])
+
     @property
     def _chunks(self) -> tuple[Array, Array | None, Array | None]:
         return self.values, self.observed, self.pattern
@@ -250,7 +262,6 @@ def chunk_partial(
     num_features: int,
     centred: bool,
     groups: Groups | None = None,
-    multiple: int = 1,
 ) -> Chunks:
     """Rows of which some entries are missing, in chunks: in the order of `groups`, or as they came.
 
@@ -260,9 +271,8 @@ def chunk_partial(
     n = len(values)
     weight = jnp.ones(n, _float_like(values)) if weight is None else weight
     if groups is None:
-        blocks = max(n // multiple, 1)
-        num_chunks = -(-blocks // max(chunk_size(num_features, 16) // multiple, 1))
-        size = -(-blocks // num_chunks) * multiple
+        num_chunks = max(-(-n // chunk_size(num_features, 16)), 1)
+        size = max(-(-n // num_chunks), 1)
         row = jnp.minimum(jnp.arange(num_chunks * size), n).reshape(-1, size)
     else:
         row = jnp.asarray(groups.row)

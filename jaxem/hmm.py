@@ -14,7 +14,7 @@ from jaxem.data import Sequences
 from jaxem.families import optional
 from jaxem.families.categorical import Categorical
 from jaxem.forecast import Forecast, states_ahead
-from jaxem.prepared_sequences import PreparedSequences
+from jaxem.prepared_sequences import PreparedSequences, grouped
 from jaxem.pytree import pytree
 from jaxem.semiring import pairwise_sum, relative_entropy, times
 from jaxem.stationary import Stationary, maximize_stationary
@@ -121,7 +121,7 @@ class HMM:
                 f"transitions for {moves} moves need sequences padded to {moves + 1} steps, "
                 f"got {steps}."
             )
-        return sequences, several
+        return grouped(sequences, self.emission), several
 
     def prepare(self, data: Any) -> PreparedSequences:
         """Observations centred and laid out for the E-step, once a fit."""
@@ -135,9 +135,9 @@ class HMM:
         here = optional.translate(self.emission, data.center)
 
         def walk(form: Any) -> Array:
-            return data.rows.map(lambda x: data.by_step(form.log_prob(x).T))
+            return data.map(form.log_prob)
 
-        return data.gather(optional.in_best_form((here,), walk))
+        return optional.in_best_form((here,), walk, data.missing)
 
     def potentials(self, data: PreparedSequences) -> chain.Chain:
         """The log-potentials of prepared data."""
@@ -151,20 +151,16 @@ class HMM:
         data = self.prepare(data)
         log_z, counts = chain.posterior(self.potentials(data), data.lengths, method=self.method)
         here = optional.translate(self.emission, data.center)
-        states = data.scatter(counts.emission)
 
         def walk(form: Any, anchor: Any) -> Any:
-            def one(x: Array, _: Any, states: Array) -> tuple[Any, Array]:
-                stats = optional.stats(form, anchor, x, data.by_row(states).T)
-                return stats, jnp.zeros(())
-
-            return anchor.finish(data.rows.accumulate(one, states)[0])
+            stats = partial(optional.stats, form, anchor)
+            return optional.finish(form, anchor, data.accumulate(stats, counts.emission))
 
         if about is None:
-            emission = optional.in_best_form((here,), lambda form: walk(form, form))
+            emission = optional.in_best_form((here,), lambda form: walk(form, form), data.missing)
         else:
             there = optional.translate(about.emission, data.center)
-            emission = optional.in_best_form((here, there), walk)
+            emission = optional.in_best_form((here, there), walk, data.missing)
         return HMMStats(counts.initial, counts.transition, emission), pairwise_sum(log_z)
 
     def m_step(self, stats: HMMStats, prior: em.Prior, frozen: parameters.Names = ()) -> Self:
@@ -220,17 +216,19 @@ class HMM:
         potentials = self.potentials(data)
         here = optional.translate(self.emission, data.center)
 
-        def entropy(form: Any, x: Array) -> Array:
+        def entropy(form: Any, x: Any) -> Array:
             log_q = optional.log_inner(form, x)
-            return -jnp.sum(times(jnp.exp(log_q), log_q), 1)
+            entropy = -times(jnp.exp(log_q), log_q)
+            if data.missing is not None:
+                entropy += times(jnp.exp(log_q), optional.missing_entropy(form, x))
+            return jnp.sum(entropy, 1)
 
         def walk(form: Any) -> Array:
-            return _inside(
-                data, _smooth(potentials, data.lengths, self.method), partial(entropy, form)
-            )
+            smoothed = _smooth(potentials, data.lengths, self.method)
+            return data.total(partial(entropy, form), smoothed)
 
         states = pairwise_sum(chain.entropy(potentials, data.lengths))
-        return states + optional.in_best_form((here,), walk)
+        return states + optional.in_best_form((here,), walk, data.missing)
 
     def posterior_divergence(self, data: Any, other: Self) -> Float[Array, ""]:
         """KL(p(z | x, self) ‖ p(z | x, other)) in nats, summed over sequences.
@@ -243,17 +241,20 @@ class HMM:
         here = optional.translate(self.emission, data.center)
         there = optional.translate(other.emission, data.center)
 
-        def divergence(here: Any, there: Any, x: Array) -> Array:
-            return jnp.sum(
-                relative_entropy(optional.log_inner(here, x), optional.log_inner(there, x)), 1
-            )
+        def divergence(here: Any, there: Any, x: Any) -> Array:
+            log_q = optional.log_inner(here, x)
+            divergence = relative_entropy(log_q, optional.log_inner(there, x))
+            if data.missing is not None:
+                inside = optional.missing_divergence(here, there, x)
+                divergence += times(jnp.exp(log_q), inside)
+            return jnp.sum(divergence, 1)
 
         def walk(here: Any, there: Any) -> Array:
             smoothed = _smooth(potentials, data.lengths, self.method)
-            return _inside(data, smoothed, partial(divergence, here, there))
+            return data.total(partial(divergence, here, there), smoothed)
 
         states = pairwise_sum(chain.divergence(potentials, other.potentials(data), data.lengths))
-        return states + optional.in_best_form((here, there), walk)
+        return states + optional.in_best_form((here, there), walk, data.missing)
 
     def log_prior(self, prior: em.Prior) -> Float[Array, ""]:
         """Expected log-probability of the pretend data; a stationary start has none of its own."""
@@ -351,15 +352,6 @@ class HMM:
 def _on_chain(model: HMM, data: Sequences, function: Any) -> Any:
     prepared = model.prepare(data)
     return function(model.potentials(prepared), prepared.lengths, model.method)
-
-
-def _inside(data: PreparedSequences, states: Array, terms: Any) -> Array:
-    """Σ_t Σ_k γ_t(k) · terms(x_t)_k, chunk by chunk: what is latent inside the states."""
-
-    def one(x: Array, _: Any, states: Array) -> tuple[tuple, Array]:
-        return (), jnp.sum(times(data.by_row(states), terms(x)))
-
-    return data.rows.accumulate(one, data.scatter(states))[1]
 
 
 def _as_given(result: Any, several: bool) -> Any:

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxem import em
+from jaxem import em, observations
 from jaxem.data import Samples, Sequences, chunk, refuse
 from jaxem.families import Categorical, MixtureFamily, optional
 from jaxem.families.mixture_family import MixtureOf
 from jaxem.hmm import HMM
+from jaxem.missing import fill
 from jaxem.mixture import Mixture, num_features
 
 
@@ -95,7 +96,8 @@ def hmm(
     batch, steps = sequences.values.shape[:2]
     lengths = np.full(batch, steps) if sequences.lengths is None else np.asarray(sequences.lengths)
     inside = np.arange(steps) < lengths[:, None]
-    rows = np.asarray(sequences.values)[inside]
+    observed = None if sequences.observed is None else np.asarray(sequences.observed)[inside]
+    rows = Samples(np.asarray(sequences.values)[inside], None, observed)
     mixture = start(key, family, rows, num_states)
     path = np.full((batch, steps), -1)
     path[inside] = np.asarray(mixture.predict(rows))
@@ -136,8 +138,7 @@ def _as_vectors(family: Any, values: Any) -> Any:
 
 def _mixture(key: Array, family: Any, data: Any, num_components: int, seeds: str) -> Mixture:
     data = data if isinstance(data, Samples) else Samples(data)
-    values = data.values if isinstance(data.values, jax.Array) else np.asarray(data.values)
-    values = _as_vectors(family, values)
+    values = _as_vectors(family, _completed(key, data))
     values = optional.finite_rows(values, values.shape[1:])
     if not 1 <= num_components <= len(values):
         raise ValueError(
@@ -171,6 +172,19 @@ def _mixture(key: Array, family: Any, data: Any, num_components: int, seeds: str
     if mixed:
         components = MixtureFamily(Categorical(jnp.log(table / counts[:, None])), components)
     return Mixture(Categorical(jnp.log(counts / jnp.sum(counts))), components)
+
+
+def _completed(key: Array, data: Samples) -> Any:
+    """The values; where one is missing, another row's of the same column, drawn at random."""
+    values, observed = observations.as_array(data.values), observations.observed_of(data)
+    if observed is None:
+        return values
+    observed_first = np.argsort(~np.asarray(observed), 0, kind="stable")
+    number = np.maximum(np.sum(observed, 0), 1)
+    drawn = jax.random.randint(jax.random.fold_in(key, 2), values.shape, 0, number)
+    row = np.take_along_axis(observed_first, np.asarray(drawn), 0)
+    values, observed = np.asarray(fill(values, observed)), np.asarray(observed)
+    return np.where(observed, values, np.take_along_axis(values, row, 0))
 
 
 @partial(jax.jit, static_argnames=("num_members", "inside"))

@@ -12,7 +12,7 @@ from jaxem import em, observations, parameters
 from jaxem.data import Chunks, Samples, chunk, chunk_partial, chunk_size, is_traced
 from jaxem.families import optional
 from jaxem.families.categorical import Categorical
-from jaxem.missing import group
+from jaxem.missing import Groups, group
 from jaxem.pytree import pytree
 from jaxem.semiring import log_normalize, relative_entropy, softmax, times
 
@@ -63,14 +63,7 @@ class Mixture:
         """The rows as `Samples`, or a ValueError naming what is wrong with them."""
         self.check()
         data = observations.rows_of(data, self.components)
-        if data.observed is None or is_traced(data.observed):
-            return data
-        factors = optional.num_factors(self.components)
-        if factors == 0:
-            return data
-        largest = chunk_size(num_features(self.components))
-        observed = np.asarray(data.observed)
-        return replace(data, groups=group(observed, num_factors=factors, largest=largest))
+        return replace(data, groups=groups_of(data.observed, self.components))
 
     def prepare(self, data: Any) -> Chunks:
         """Rows centred and laid out for the E-step, once a fit."""
@@ -78,19 +71,13 @@ class Mixture:
             return data
         data = data if isinstance(data, Samples) else Samples(data)
         dtype = em.floating_dtype(data, self)
-        values = jnp.asarray(data.values)
-        located = optional.is_located(self.components)
-        if located or jnp.issubdtype(values.dtype, jnp.floating):
-            values = values.astype(dtype)
         weight = None if data.sample_weight is None else jnp.asarray(data.sample_weight, dtype)
-        size = num_features(self.components)
-        if data.observed is None:
-            return chunk(values, weight, num_features=size, centred=located)
-        observed = jnp.asarray(data.observed)
-        if data.groups is None:
-            size += optional.num_factors(self.components) * int(np.prod(values.shape[1:])) ** 2
-        return chunk_partial(
-            values, weight, observed, num_features=size, centred=located, groups=data.groups
+        return chunks_of(
+            self.components,
+            in_dtype(self.components, data.values, dtype),
+            weight,
+            data.observed,
+            data.groups,
         )
 
     def e_step(self, data: Any, about: Any = None) -> tuple[MixtureStats, Float[Array, ""]]:
@@ -234,6 +221,42 @@ class Mixture:
     def _same_dtype(self, data: Any) -> tuple[Self, Samples]:
         data = self.validate(data)
         return em.cast(self, em.floating_dtype(data, self)), data
+
+
+def in_dtype(family: Any, values: Any, dtype: Any) -> Array:
+    """Values on the device; floating ones, and all for a family with a location, in this dtype."""
+    values = jnp.asarray(values)
+    floating = jnp.issubdtype(values.dtype, jnp.floating)
+    return values.astype(dtype) if floating or optional.is_located(family) else values
+
+
+def groups_of(observed: Any, family: Any) -> Groups | None:
+    """Rows [N, D] grouped by what is observed, where the family factors anew for each pattern."""
+    factors = optional.num_factors(family)
+    if observed is None or factors == 0 or is_traced(observed):
+        return None
+    largest = chunk_size(num_features(family))
+    return group(np.asarray(observed), num_factors=factors, largest=largest)
+
+
+def chunks_of(
+    family: Any,
+    values: Array,
+    weight: Array | None,
+    observed: Any,
+    groups: Groups | None,
+    multiple: int = 1,
+) -> Chunks:
+    """Rows laid out for an E-step of this family; complete ones in whole `multiple`s."""
+    size, centred = num_features(family), optional.is_located(family)
+    if observed is None:
+        return chunk(values, weight, num_features=size, centred=centred, multiple=multiple)
+    if groups is None:
+        size += optional.num_factors(family) * int(np.prod(values.shape[1:])) ** 2
+    observed = jnp.asarray(observed)
+    return chunk_partial(
+        values, weight, observed, num_features=size, centred=centred, groups=groups
+    )
 
 
 def num_features(family: Any) -> int:

@@ -21,10 +21,11 @@ def rows_of(data: Any, family: Any) -> Samples:
     if isinstance(data, Sequences):
         raise ValueError("a mixture takes rows, plain or as Samples, not Sequences.")
     data = data if isinstance(data, Samples) else Samples(data)
-    given, observed = known_entries(data)
+    values, observed = as_array(data.values), observed_of(data)
     if observed is not None:
         optional.check_partial(family)
-    values = optional.validate(family, given)
+        values = fill(values, observed)
+    values = optional.validate(family, values)
     if observed is not None:
         observed = observed.reshape(values.shape)
     if len(values) == 0:
@@ -41,26 +42,21 @@ def rows_of(data: Any, family: Any) -> Samples:
     return Samples(values, weight, observed)
 
 
-def known_entries(data: Samples | Sequences) -> tuple[Any, Any]:
-    """The values, something legal for the family where one is missing, and what is observed.
-
-    None stands for all of it.
+def observed_of(data: Samples | Sequences) -> Any:
+    """What is observed of every value; None for all of it.
 
     Raises:
         ValueError: a mask of another shape than the values, or not of truth values.
     """
-    values = as_array(data.values)
     if data.observed is None:
-        return values, None
-    observed = as_array(data.observed)
-    if observed.shape != values.shape or observed.dtype != bool:
+        return None
+    shape, observed = np.shape(data.values), as_array(data.observed)
+    if observed.shape != shape or observed.dtype != bool:
         raise ValueError(
-            f"observed must be True or False for every value, shape {list(values.shape)}, got "
+            f"observed must be True or False for every value, shape {list(shape)}, got "
             f"shape {list(observed.shape)} and dtype {observed.dtype}."
         )
-    if not is_traced(observed) and np.all(observed):
-        return values, None
-    return fill(values, observed), observed
+    return None if not is_traced(observed) and np.all(observed) else observed
 
 
 def sequences_of(data: Any, family: Any) -> tuple[Sequences, bool]:
@@ -76,10 +72,6 @@ def sequences_of(data: Any, family: Any) -> tuple[Sequences, bool]:
         raise ValueError("an HMM takes sequences, plain or as Sequences, not Samples.")
     if isinstance(data, (list, tuple)):
         data = Sequences.pack(data)
-    if isinstance(data, Sequences) and known_entries(data)[1] is not None:
-        raise ValueError(
-            "an HMM does not take missing entries yet; leave those sequences out, or cut them."
-        )
     several = isinstance(data, Sequences)
     if not several:
         values = as_array(data)
@@ -90,9 +82,30 @@ def sequences_of(data: Any, family: Any) -> tuple[Sequences, bool]:
     values, lengths = as_array(data.values), data.lengths
     if values.ndim and len(values) == 0:
         raise ValueError("there is no sequence in the data.")
-    if lengths is None or values.ndim < 2:
+    if values.ndim < 2:
         return Sequences(optional.validate(family, values, 2)), several
-    batch, steps = values.shape[:2]
+    observed = observed_of(data)
+    if lengths is not None:
+        lengths = _lengths(lengths, *values.shape[:2])
+        xp = jnp if is_traced((values, lengths)) else np
+        inside = xp.arange(values.shape[1]) < lengths[:, None]
+        inside = inside.reshape(*values.shape[:2], *[1] * (values.ndim - 2))
+        if observed is not None:
+            everything = not is_traced((observed, inside)) and np.all(observed | ~inside)
+            observed = None if everything else observed & inside
+    if observed is not None:
+        optional.check_partial(family)
+        rows = -1, *values.shape[2:]
+        values = fill(values.reshape(rows), observed.reshape(rows)).reshape(values.shape)
+    if lengths is not None and values.size:  # filled with an observation, which any family admits
+        values = xp.where(inside, values, values[xp.argmax(lengths > 0), 0])
+    values = optional.validate(family, values, 2)
+    observed = None if observed is None else observed.reshape(values.shape)
+    return Sequences(values, lengths, observed), several
+
+
+def _lengths(lengths: Any, batch: int, steps: int) -> Any:
+    """The lengths of sequences padded to `steps`, or a ValueError."""
     lengths = as_array(lengths)
     if lengths.shape != (batch,) or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise ValueError(
@@ -101,12 +114,7 @@ def sequences_of(data: Any, family: Any) -> tuple[Sequences, bool]:
         )
     bad = (lengths < 0) | (lengths > steps)
     refuse(bad, lengths, "length out of range", f"sequences are padded to {steps} steps.")
-    xp = jnp if is_traced((values, lengths)) else np
-    inside = xp.arange(steps) < lengths[:, None]
-    inside = inside.reshape(batch, steps, *[1] * (values.ndim - 2))
-    if values.size:  # filled with an observation, which any family admits
-        values = xp.where(inside, values, values[xp.argmax(lengths > 0), 0])
-    return Sequences(optional.validate(family, values, 2), lengths), several
+    return lengths
 
 
 def as_array(values: Any) -> Any:

@@ -1,15 +1,17 @@
 """Sequences as an HMM's E-step reads them: rows in order of time, then sequence."""
 
-from dataclasses import field
+from collections.abc import Callable
+from dataclasses import field, replace
 from typing import Any, Self
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxem.data import Chunks, Sequences, chunk, mask_from_lengths
-from jaxem.families import optional
-from jaxem.mixture import num_features
+from jaxem.data import Chunks, Sequences, mask_from_lengths
+from jaxem.missing import Missing
+from jaxem.mixture import chunks_of, groups_of, in_dtype
 from jaxem.pytree import pytree
+from jaxem.semiring import times
 
 
 @pytree
@@ -24,10 +26,7 @@ class PreparedSequences:
     @classmethod
     def of(cls, data: Sequences, emission: Any, dtype: Any) -> Self:
         """The sequences in chunks, centred if the emission family has a location."""
-        located = optional.is_located(emission)
-        values = jnp.asarray(data.values)
-        if located or jnp.issubdtype(values.dtype, jnp.floating):
-            values = values.astype(dtype)
+        values = in_dtype(emission, data.values, dtype)
         batch, steps = values.shape[:2]
         lengths = None if data.lengths is None else jnp.asarray(data.lengths)
         values = jnp.swapaxes(values, 0, 1)
@@ -38,13 +37,9 @@ class PreparedSequences:
                 inside_rows = inside.reshape(steps, batch, *[1] * (values.ndim - 2))
                 values = jnp.where(inside_rows, values, values[0, jnp.argmax(lengths > 0)])
             weight = inside.reshape(-1).astype(dtype)
-        rows = chunk(
-            values.reshape(steps * batch, *values.shape[2:]),
-            weight,
-            num_features=num_features(emission),
-            centred=located,
-            multiple=batch,
-        )
+        values = values.reshape(steps * batch, *values.shape[2:])
+        observed = None if data.observed is None else by_time(jnp.asarray(data.observed))
+        rows = chunks_of(emission, values, weight, observed, data.groups, multiple=batch)
         return cls(rows, lengths, steps, batch)
 
     @property
@@ -58,9 +53,44 @@ class PreparedSequences:
         return self.rows.center
 
     @property
+    def missing(self) -> Missing | None:
+        """That entries are missing, and in which patterns; None if nothing is."""
+        return self.rows.missing
+
+    @property
     def chunk_size(self) -> int:
         """Rows a chunk."""
         return self.rows.values.shape[-1]
+
+    def map(self, function: Callable[[Any], Array]) -> Float[Array, "B T K"]:
+        """`function` of the rows of each chunk, [n] to [n, K], as steps of sequences.
+
+        What it says of a step outside its sequence is anything.
+        """
+        if self.missing is None:
+            return self.gather(self.rows.map(lambda x: self.by_step(function(x).T)))
+        found = self.rows.rows(self.rows.map(function))
+        return found.reshape(self.num_steps, self.num_sequences, -1).transpose(1, 0, 2)
+
+    def accumulate(
+        self, function: Callable[[Any, Array], Any], states: Float[Array, "B T K"]
+    ) -> Any:
+        """The sum over chunks of `function(x [n, ...], states [n, K])`, as `Chunks` has it."""
+        return self._walk(lambda x, states: (function(x, states), jnp.zeros(())), states)[0]
+
+    def total(
+        self, terms: Callable[[Any], Array], states: Float[Array, "B T K"]
+    ) -> Float[Array, ""]:
+        """Σ_t Σ_k γ_t(k) · terms(x_t)_k, of terms [K, n] of the rows [n, ...] of a chunk."""
+        return self._walk(lambda x, states: ((), jnp.sum(times(states.T, terms(x)))), states)[1]
+
+    def _walk(self, function: Callable[[Any, Array], Any], states: Float[Array, "B T K"]) -> Any:
+        if self.missing is None:
+            return self.rows.accumulate(
+                lambda x, _, chunk: function(x, self.by_row(chunk).T), self.scatter(states)
+            )
+        rows = self.rows.slots(by_time(states))
+        return self.rows.accumulate(lambda x, _, chunk: function(x, chunk), rows)
 
     def by_step(self, columns: Float[Array, "K n"]) -> Float[Array, "steps K B"]:
         """Columns of one chunk as steps of all sequences."""
@@ -80,3 +110,15 @@ class PreparedSequences:
         padding = num_chunks * per_chunk - self.num_steps
         states = jnp.pad(states.transpose(1, 2, 0), ((0, padding), (0, 0), (0, 0)))
         return states.reshape(num_chunks, per_chunk, *states.shape[1:])
+
+
+def grouped(data: Sequences, emission: Any) -> Sequences:
+    """The sequences, their steps grouped by what is missing where that pays."""
+    if data.observed is None:
+        return data
+    return replace(data, groups=groups_of(by_time(data.observed), emission))
+
+
+def by_time(steps: Any) -> Any:
+    """Steps of sequences [B, T, ...] as rows [T·B, ...] in order of time, then sequence."""
+    return steps.swapaxes(0, 1).reshape(-1, *steps.shape[2:])

@@ -96,6 +96,8 @@ def missing_information(
     start = _start(model, free)
 
     def along(direction: Leaves) -> Leaves:
+        if getattr(data, "missing", None) is not None:  # what is latent is more than a path
+            return _missing_by_divergence(model, free, data, start, direction)
         if isinstance(model, HMM):
             return _missing_in_chain(model, free, data, start, direction)
         if isinstance(model, Mixture):
@@ -156,7 +158,7 @@ def _missing_in_chain(
 def _missing_by_divergence(
     model: Any, free: Array, data: Any, start: Leaves, direction: Leaves
 ) -> Leaves:
-    """For a model of another kind: ∇² of KL(p(z | x, θ) ‖ p(z | x, ·)) at θ is that variance."""
+    """∇² of KL(p(z | x, θ) ‖ p(z | x, ·)) at θ is that variance, whatever model and z are."""
 
     def function(vector: Leaves) -> Array:
         return model.posterior_divergence(data, objective.at_leaves(model, free, vector))
