@@ -61,16 +61,17 @@ class Sequences:
 
     values: Any  # [B, T] or [B, T, D]
     lengths: Any = None  # [B], 0 to T; None: all T
+    sample_weight: Any = None  # [B], how often each sequence counts; None: once
     observed: Any = None  # bool, shaped like the values: False is missing; None: nothing is
     groups: Any = None  # steps that lack the same entries: a model's `validate` looks for them
 
     @classmethod
-    def from_nan(cls, values: Any, lengths: Any = None) -> Self:
+    def from_nan(cls, values: Any, lengths: Any = None, sample_weight: Any = None) -> Self:
         """Sequences in which NaN stands for what is missing: padded, or a list of arrays."""
         if isinstance(values, (list, tuple)):
             packed = Sequences.pack(values)
             values, lengths = packed.values, packed.lengths
-        return cls(values, lengths, _is_number(values))
+        return cls(values, lengths, sample_weight, _is_number(values))
 
     @classmethod
     def pack(cls, sequences: Sequence[Any]) -> "Sequences":

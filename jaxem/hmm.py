@@ -149,7 +149,9 @@ class HMM:
         O(B·T·K) memory beyond the data.  Bishop (2006) 13.12-13.20, 13.33, 13.43.
         """
         data = self.prepare(data)
-        log_z, counts = chain.posterior(self.potentials(data), data.lengths, method=self.method)
+        log_z, counts = chain.posterior(
+            self.potentials(data), data.lengths, weight=data.sample_weight, method=self.method
+        )
         here = optional.translate(self.emission, data.center)
 
         def walk(form: Any, anchor: Any) -> Any:
@@ -161,7 +163,8 @@ class HMM:
         else:
             there = optional.translate(about.emission, data.center)
             emission = optional.in_best_form((here, there), walk, data.missing)
-        return HMMStats(counts.initial, counts.transition, emission), pairwise_sum(log_z)
+        stats = HMMStats(counts.initial, counts.transition, emission)
+        return stats, pairwise_sum(data.weighted(log_z))
 
     def m_step(self, stats: HMMStats, prior: em.Prior, frozen: parameters.Names = ()) -> Self:
         """Shares of the expected counts, a multiplier a row, and the family's M-step.
@@ -225,9 +228,9 @@ class HMM:
 
         def walk(form: Any) -> Array:
             smoothed = _smooth(potentials, data.lengths, self.method)
-            return data.total(partial(entropy, form), smoothed)
+            return data.total(partial(entropy, form), data.weighted(smoothed))
 
-        states = pairwise_sum(chain.entropy(potentials, data.lengths))
+        states = pairwise_sum(data.weighted(chain.entropy(potentials, data.lengths)))
         return states + optional.in_best_form((here,), walk, data.missing)
 
     def posterior_divergence(self, data: Any, other: Self) -> Float[Array, ""]:
@@ -251,9 +254,10 @@ class HMM:
 
         def walk(here: Any, there: Any) -> Array:
             smoothed = _smooth(potentials, data.lengths, self.method)
-            return data.total(partial(divergence, here, there), smoothed)
+            return data.total(partial(divergence, here, there), data.weighted(smoothed))
 
-        states = pairwise_sum(chain.divergence(potentials, other.potentials(data), data.lengths))
+        states = chain.divergence(potentials, other.potentials(data), data.lengths)
+        states = pairwise_sum(data.weighted(states))
         return states + optional.in_best_form((here, there), walk, data.missing)
 
     def log_prior(self, prior: em.Prior) -> Float[Array, ""]:
@@ -268,8 +272,9 @@ class HMM:
         return total + optional.log_prior(self.emission, prior)
 
     def log_likelihood(self, data: Any) -> Float[Array, ""]:
-        """ℓ = Σ_b log p(x_b), a scalar, summed over sequences."""
-        return jnp.sum(self.log_likelihoods(data))
+        """ℓ = Σ_b log p(x_b), a scalar, summed over sequences, each as often as it counts."""
+        model, sequences, _ = self._ready(data)
+        return _log_likelihood(model, sequences)
 
     def log_likelihoods(self, data: Any) -> Float[Array, " B"]:
         """log p(x_b) of every sequence; 0 for one of length 0, -inf for an impossible one."""
@@ -356,6 +361,14 @@ def _on_chain(model: HMM, data: Sequences, function: Any) -> Any:
 
 def _as_given(result: Any, several: bool) -> Any:
     return result if several else jax.tree.map(lambda leaf: leaf[0], result)
+
+
+@jax.jit
+def _log_likelihood(model: HMM, data: Sequences) -> Array:
+    prepared = model.prepare(data)
+    potentials = model.potentials(prepared)
+    log_z = chain.log_normalizer(potentials, prepared.lengths, method=model.method)
+    return pairwise_sum(prepared.weighted(log_z))
 
 
 def _log_likelihoods(potentials: chain.Chain, lengths: Any, method: str | None) -> Array:

@@ -30,16 +30,22 @@ def rows_of(data: Any, family: Any) -> Samples:
         observed = observed.reshape(values.shape)
     if len(values) == 0:
         raise ValueError("there is no row in the data.")
-    if data.sample_weight is None:
-        return Samples(values, None, observed)
-    weight = as_array(data.sample_weight)
-    if weight.shape != values.shape[:1]:
-        raise ValueError(f"sample_weight must be [{len(values)}], got {list(weight.shape)}.")
+    return Samples(values, _weight(data.sample_weight, len(values), "row"), observed)
+
+
+def _weight(weight: Any, number: int, of_what: str) -> Any:
+    """Weights of so many rows or sequences, or a ValueError; None if there are none."""
+    if weight is None:
+        return None
+    weight = as_array(weight)
+    if weight.shape != (number,):
+        raise ValueError(f"sample_weight must be [{number}], got {list(weight.shape)}.")
     bad = ~((weight >= 0) & (weight < np.inf))
-    refuse(bad, weight, "sample_weight must be finite and not negative", "0 leaves a row out.")
+    remedy = f"0 leaves a {of_what} out."
+    refuse(bad, weight, "sample_weight must be finite and not negative", remedy)
     if not is_traced(weight) and not np.any(weight > 0):
-        raise ValueError("sample_weight is 0 everywhere: there is no row in the data.")
-    return Samples(values, weight, observed)
+        raise ValueError(f"sample_weight is 0 everywhere: there is no {of_what} in the data.")
+    return weight
 
 
 def observed_of(data: Samples | Sequences) -> Any:
@@ -65,7 +71,8 @@ def sequences_of(data: Any, family: Any) -> tuple[Sequences, bool]:
     One sequence is [T, *event]; a list, `Sequences` and an array with one axis more are several.
 
     Raises:
-        ValueError: no sequence; lengths out of range; what the family refuses, by place.
+        ValueError: no sequence; lengths out of range; what the family refuses, by place; weights as
+            for rows.
     """
     event = family.event_shape
     if isinstance(data, Samples):
@@ -84,6 +91,7 @@ def sequences_of(data: Any, family: Any) -> tuple[Sequences, bool]:
         raise ValueError("there is no sequence in the data.")
     if values.ndim < 2:
         return Sequences(optional.validate(family, values, 2)), several
+    weight = _weight(data.sample_weight, len(values), "sequence")
     observed = observed_of(data)
     if lengths is not None:
         lengths = _lengths(lengths, *values.shape[:2])
@@ -101,7 +109,7 @@ def sequences_of(data: Any, family: Any) -> tuple[Sequences, bool]:
         values = xp.where(inside, values, values[xp.argmax(lengths > 0), 0])
     values = optional.validate(family, values, 2)
     observed = None if observed is None else observed.reshape(values.shape)
-    return Sequences(values, lengths, observed), several
+    return Sequences(values, lengths, weight, observed), several
 
 
 def _lengths(lengths: Any, batch: int, steps: int) -> Any:

@@ -20,6 +20,7 @@ class PreparedSequences:
 
     rows: Chunks  # T·B rows, what lies outside a sequence replaced by its center
     lengths: Int[Array, " B"] | None
+    sample_weight: Float[Array, " B"] | None
     num_steps: int = field(metadata={"static": True})  # T
     num_sequences: int = field(metadata={"static": True})  # B
 
@@ -37,10 +38,14 @@ class PreparedSequences:
                 inside_rows = inside.reshape(steps, batch, *[1] * (values.ndim - 2))
                 values = jnp.where(inside_rows, values, values[0, jnp.argmax(lengths > 0)])
             weight = inside.reshape(-1).astype(dtype)
+        each = None if data.sample_weight is None else jnp.asarray(data.sample_weight, dtype)
+        if each is not None:
+            each_step = jnp.tile(each, steps)
+            weight = each_step if weight is None else weight * each_step
         values = values.reshape(steps * batch, *values.shape[2:])
         observed = None if data.observed is None else by_time(jnp.asarray(data.observed))
         rows = chunks_of(emission, values, weight, observed, data.groups, multiple=batch)
-        return cls(rows, lengths, steps, batch)
+        return cls(rows, lengths, each, steps, batch)
 
     @property
     def spread(self) -> Array | None:
@@ -61,6 +66,13 @@ class PreparedSequences:
     def chunk_size(self) -> int:
         """Rows a chunk."""
         return self.rows.values.shape[-1]
+
+    def weighted(self, per_sequence: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
+        """What belongs to each sequence, as often as the sequence counts; a weight of 0 gives 0."""
+        if self.sample_weight is None:
+            return per_sequence
+        weight = self.sample_weight.reshape(-1, *[1] * (per_sequence.ndim - 1))
+        return times(weight, per_sequence)
 
     def map(self, function: Callable[[Any], Array]) -> Float[Array, "B T K"]:
         """`function` of the rows of each chunk, [n] to [n, K], as steps of sequences.

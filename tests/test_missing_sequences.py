@@ -38,7 +38,7 @@ def sequences(dtype: Any = np.float64, share: float = 0.7, offset: float = 0.0) 
     lengths = np.array([9, 5, 1])
     observed = rng.random(values.shape) < share
     observed[0, 2], observed[1, 1] = False, True  # a frame that is missing altogether, one that not
-    return jaxem.Sequences(values.astype(dtype), lengths, observed)
+    return jaxem.Sequences(values.astype(dtype), lengths, None, observed)
 
 
 def marginals(model: jaxem.HMM, data: jaxem.Sequences) -> np.ndarray:
@@ -83,7 +83,9 @@ def test_the_e_step_is_that_of_all_completions(x64):
     values = np.array([[0, 2, 1, 1], [1, 0, 0, 2]])
     observed = np.array([[True, False, True, False], [False, True, True, True]])
     lengths = np.array([4, 3])
-    stats, log_likelihood = model.e_step(model.validate(jaxem.Sequences(values, lengths, observed)))
+    stats, log_likelihood = model.e_step(
+        model.validate(jaxem.Sequences(values, lengths, None, observed))
+    )
     evidence, expected = 0.0, []
     for row, there, length in zip(values, observed, lengths, strict=True):
         axes = [[x] if seen else range(3) for x, seen in zip(row[:length], there, strict=False)]
@@ -151,7 +153,7 @@ def test_certificates_and_standard_errors_of_incomplete_data(kind, x64):
     truth = gaussian_hmm(np.float64)
     values = np.asarray(truth.sample(jax.random.key(1), 400)[0])
     observed = rng.random(values.shape) < 0.8
-    data: Any = jaxem.Sequences(values[None], None, observed[None])
+    data: Any = jaxem.Sequences(values[None], observed=observed[None])
     model: Any = truth
     if kind == "mixture":
         model = jaxem.Mixture(jaxem.Categorical.from_probs([0.5, 0.5]), truth.emission)
@@ -162,3 +164,67 @@ def test_certificates_and_standard_errors_of_incomplete_data(kind, x64):
     assert certificate.passed, certificate
     information = jaxem.information(fitted.model, data)
     assert float(information.discrepancy) < 1e-6
+
+
+# Sequences that count more than once, or not at all
+
+
+def counted(dtype: Any, weight: list[float]) -> jaxem.Sequences:
+    """The sequences, all there, each as often as its weight says."""
+    data = sequences(dtype)
+    return jaxem.Sequences(data.values, data.lengths, np.array(weight))
+
+
+def test_integer_weights_are_repetition_and_zero_is_absence(dtype):
+    model = gaussian_hmm(dtype)
+    data = counted(dtype, [2.0, 0.0, 1.0])
+    spoiled = data.values.copy()
+    spoiled[1] = 1e30
+    repeated = jaxem.Sequences(data.values[[0, 0, 2]], data.lengths[[0, 0, 2]])
+    wanted = model.e_step(model.validate(repeated))
+    close = lambda a, b: np.testing.assert_allclose(  # noqa: E731
+        a, b, rtol=2e3 * np.finfo(dtype).eps, atol=2e3 * np.finfo(dtype).eps
+    )
+    for values in (data.values, spoiled):
+        weighted = replace(data, values=values)
+        jax.tree.map(close, model.e_step(model.validate(weighted)), wanted)
+        close(model.log_likelihood(weighted), model.log_likelihood(repeated))
+    close(model.posterior_entropy(model.validate(data)), model.posterior_entropy(repeated))
+
+
+def test_weights_meet_missing_entries(x64):
+    model, data = gaussian_hmm(np.float64), sequences()
+    weighted = replace(data, sample_weight=np.array([1.0, 2.0, 3.0]))
+    part = lambda i: replace(  # noqa: E731
+        data, values=data.values[i], lengths=data.lengths[i], observed=data.observed[i]
+    )
+    repeated = part([0, 1, 1, 2, 2, 2])
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)  # noqa: E731
+    wanted = model.e_step(model.validate(repeated))
+    jax.tree.map(close, model.e_step(model.validate(weighted)), wanted)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        ([0.0, 0.0, 0.0], "0 everywhere: there is no sequence"),
+        ([1.0, -1.0, 1.0], "not negative: -1.0 at sequence 1"),
+        ([1.0, np.nan, 1.0], "finite and not negative: nan at sequence 1"),
+        ([1.0, 1.0], r"sample_weight must be \[3\], got \[2\]"),
+    ],
+)
+def test_weights_that_cannot_be_are_refused(weight, message):
+    with pytest.raises(ValueError, match=message):
+        gaussian_hmm(np.float32).validate(counted(np.float32, weight))
+
+
+@pytest.mark.slow
+def test_weighted_sequences_are_certified(x64):
+    truth = gaussian_hmm(np.float64)
+    keys = jax.random.split(jax.random.key(2), 20)
+    values = np.stack([np.asarray(truth.sample(key, 25)[0]) for key in keys])
+    data = jaxem.Sequences(values, np.arange(6, 26), np.linspace(0, 2, 20))
+    fitted = jaxem.fit(truth, data, tol=1e-10, max_steps=3000)
+    certificate = jaxem.certify(fitted.model, data)
+    assert certificate.passed, certificate
+    assert float(jaxem.information(fitted.model, data).discrepancy) < 1e-6

@@ -102,7 +102,11 @@ def log_normalizer(
 
 
 def posterior(
-    chain: Chain, lengths: Int[Array, "..."] | None = None, *, method: str | None = None
+    chain: Chain,
+    lengths: Int[Array, "..."] | None = None,
+    *,
+    weight: Float[Array, "..."] | None = None,
+    method: str | None = None,
 ) -> tuple[Float[Array, "..."], Chain]:
     """Log-normaliser of a chain (or [B] of them) and the expected count of every potential.
 
@@ -113,7 +117,8 @@ def posterior(
 
     Steps at or past `lengths` count nothing.  An impossible chain (every path -inf) has
     log-normaliser -inf and zero counts.  O(T K²) time, O(T K) memory.  The counts are the gradient
-    of `log_normalizer`, and `method` is as there.
+    of `log_normalizer`, and `method` is as there.  Each chain's counts are
+    multiplied by its `weight`.
 
     Bishop (2006) 13.33, 13.42-13.43.
 
@@ -131,8 +136,9 @@ def posterior(
     p = lay_out(chain, lengths)
     if p.num_steps == 0:
         return log_normalizer(chain, lengths), jax.tree.map(jnp.zeros_like, chain)
-    one = jnp.ones(p.emission.shape[2:], p.emission.dtype)
-    log_z, counts = _expected(p, one, choose(p, method))
+    shape, dtype = p.emission.shape[2:], p.emission.dtype
+    weight = jnp.ones(shape, dtype) if weight is None else jnp.asarray(weight, dtype).reshape(shape)
+    log_z, counts = _expected(p, weight, choose(p, method))
     return restore_batch(log_z, chain), as_chain(counts, chain)
 
 

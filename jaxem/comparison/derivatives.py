@@ -148,7 +148,7 @@ def _missing_in_chain(
         initial, transition, inner = parts
         emission = data.gather(jax.vmap(data.by_step)(logsumexp(inner, 2)))
         whole = chain.Chain(initial, transition, emission)
-        return pairwise_sum(chain.log_normalizer(whole, data.lengths))
+        return pairwise_sum(data.weighted(chain.log_normalizer(whole, data.lengths)))
 
     here, change = jax.jvp(potentials, (start,), (direction,))
     spread = jax.vjp(jax.grad(log_z), here)[1](change)[0]  # symmetric: ∇² log Z times the change

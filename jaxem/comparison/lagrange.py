@@ -126,9 +126,10 @@ def theory(step: Step, part: Part) -> np.ndarray:
     if isinstance(model, Mixture) and part.name == "weights":
         choices = _total_weight(data)
     elif isinstance(model, HMM) and part.name == "initial":
-        choices = (
-            data.num_sequences if data.lengths is None else np.sum(np.asarray(data.lengths) > 0)
+        there = (
+            np.ones(data.num_sequences) if data.lengths is None else np.asarray(data.lengths) > 0
         )
+        choices = np.sum(np.asarray(data.weighted(jnp.asarray(there, float))))
     elif isinstance(model, HMM) and part.name == "transition":
         choices = _exits(step)
     else:
@@ -173,8 +174,8 @@ def _exits(step: Step) -> np.ndarray:
 
 @jax.jit
 def _last_states(model: HMM, data: Any) -> Array:
-    """p(z_T | x) of every sequence, 0 for one of length 0; [B, K]."""
-    filtered = chain.filter(model.potentials(data), data.lengths).filtered
+    """p(z_T | x) of every sequence, times its weight, 0 for one of length 0; [B, K]."""
+    filtered = data.weighted(chain.filter(model.potentials(data), data.lengths).filtered)
     if data.lengths is None:
         return filtered[:, -1]
     last = jnp.take_along_axis(filtered, jnp.maximum(data.lengths - 1, 0)[:, None, None], 1)[:, 0]

@@ -33,7 +33,8 @@ def at_quantities(model: Any, values: Sequence[Arrays]) -> Any:
 def log_likelihood(model: Any, data: Any) -> Float[Array, ""]:
     """ℓ of prepared data, by the function whose gradient is the posterior."""
     if isinstance(model, HMM):
-        return pairwise_sum(chain.log_normalizer(model.potentials(data), data.lengths))
+        log_z = chain.log_normalizer(model.potentials(data), data.lengths)
+        return pairwise_sum(data.weighted(log_z))
     return model.e_step(data)[1]
 
 
