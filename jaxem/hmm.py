@@ -273,8 +273,8 @@ class HMM:
 
     def log_likelihood(self, data: Any) -> Float[Array, ""]:
         """ℓ = Σ_b log p(x_b), a scalar, summed over sequences, each as often as it counts."""
-        model, sequences, _ = self._ready(data)
-        return _log_likelihood(model, sequences)
+        each, weight = self.log_likelihoods(data), self.validate(data).sample_weight
+        return jnp.sum(each if weight is None else times(jnp.asarray(weight, each.dtype), each))
 
     def log_likelihoods(self, data: Any) -> Float[Array, " B"]:
         """log p(x_b) of every sequence; 0 for one of length 0, -inf for an impossible one."""
@@ -315,7 +315,8 @@ class HMM:
 
     def _ready(self, data: Any) -> tuple[Self, Sequences, bool]:
         sequences, several = self._several(data)
-        return em.cast(self, em.floating_dtype(sequences, self)), sequences, several
+        model = em.cast(self, em.floating_dtype(sequences, self))
+        return model, replace(sequences, sample_weight=None), several  # each is answered for itself
 
     def forecast(self, data: Any, steps: int) -> Forecast:
         """States and observations of the `steps` steps after the end of each sequence.
@@ -361,14 +362,6 @@ def _on_chain(model: HMM, data: Sequences, function: Any) -> Any:
 
 def _as_given(result: Any, several: bool) -> Any:
     return result if several else jax.tree.map(lambda leaf: leaf[0], result)
-
-
-@jax.jit
-def _log_likelihood(model: HMM, data: Sequences) -> Array:
-    prepared = model.prepare(data)
-    potentials = model.potentials(prepared)
-    log_z = chain.log_normalizer(potentials, prepared.lengths, method=model.method)
-    return pairwise_sum(prepared.weighted(log_z))
 
 
 def _log_likelihoods(potentials: chain.Chain, lengths: Any, method: str | None) -> Array:

@@ -274,7 +274,8 @@ def _total(rows: Chunks, terms: Any, *forms: Any) -> Array:
     return rows.accumulate(one)[1]
 
 
-def _joint(model: Mixture, rows: Chunks, function: Any) -> Any:
+def _joint(model: Mixture, data: Samples, function: Any) -> Any:
+    rows = model.prepare(replace(data, sample_weight=None))  # each row is answered for itself
     here = optional.translate(model.components, rows.center)
     log_weights = model.weights.log_probs[:, None]
 
@@ -291,9 +292,9 @@ def _log_likelihood(model: Mixture, data: Samples) -> Array:
 
 @jax.jit
 def _log_prob(model: Mixture, data: Samples) -> Array:
-    return _joint(model, model.prepare(data), lambda log_joint: softmax(log_joint, 0)[1])
+    return _joint(model, data, lambda log_joint: softmax(log_joint, 0)[1])
 
 
 @jax.jit
 def _responsibilities(model: Mixture, data: Samples) -> Array:
-    return _joint(model, model.prepare(data), lambda log_joint: softmax(log_joint, 0)[0].T)
+    return _joint(model, data, lambda log_joint: softmax(log_joint, 0)[0].T)

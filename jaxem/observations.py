@@ -42,7 +42,8 @@ def _weight(weight: Any, number: int, of_what: str) -> Any:
         raise ValueError(f"sample_weight must be [{number}], got {list(weight.shape)}.")
     bad = ~((weight >= 0) & (weight < np.inf))
     remedy = f"0 leaves a {of_what} out."
-    refuse(bad, weight, "sample_weight must be finite and not negative", remedy)
+    axes = 1 if of_what == "row" else 2
+    refuse(bad, weight, "sample_weight must be finite and not negative", remedy, axes)
     if not is_traced(weight) and not np.any(weight > 0):
         raise ValueError(f"sample_weight is 0 everywhere: there is no {of_what} in the data.")
     return weight

@@ -83,9 +83,8 @@ def test_the_e_step_is_that_of_all_completions(x64):
     values = np.array([[0, 2, 1, 1], [1, 0, 0, 2]])
     observed = np.array([[True, False, True, False], [False, True, True, True]])
     lengths = np.array([4, 3])
-    stats, log_likelihood = model.e_step(
-        model.validate(jaxem.Sequences(values, lengths, None, observed))
-    )
+    data = jaxem.Sequences(values, lengths, observed=observed)
+    stats, log_likelihood = model.e_step(model.validate(data))
     evidence, expected = 0.0, []
     for row, there, length in zip(values, observed, lengths, strict=True):
         axes = [[x] if seen else range(3) for x, seen in zip(row[:length], there, strict=False)]

@@ -126,10 +126,9 @@ def theory(step: Step, part: Part) -> np.ndarray:
     if isinstance(model, Mixture) and part.name == "weights":
         choices = _total_weight(data)
     elif isinstance(model, HMM) and part.name == "initial":
-        there = (
-            np.ones(data.num_sequences) if data.lengths is None else np.asarray(data.lengths) > 0
-        )
-        choices = np.sum(np.asarray(data.weighted(jnp.asarray(there, float))))
+        there = jnp.ones(data.num_sequences)
+        there = there if data.lengths is None else there * (data.lengths > 0)
+        choices = np.sum(np.asarray(data.weighted(there)))
     elif isinstance(model, HMM) and part.name == "transition":
         choices = _exits(step)
     else:
