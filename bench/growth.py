@@ -12,7 +12,7 @@ from bench.peers import ADAPTERS, OURS
 from bench.processes import Worker
 from bench.workloads import DTYPES, HMM_GROUP, MIXTURE_GROUP, Workload
 
-SHORT, LONG = 4, 12  # EM steps; a step's time is the difference's, without what a fit costs once
+SHORT, LONG = 2, 8  # EM steps; a step's time is the difference's, without what a fit costs once
 DEVIATION_GOAL = 0.10  # of time over size, from the law through the middle
 MEMORY_GOAL = 1.10  # of the multiple of the data at the largest size over a decade less
 
