@@ -42,7 +42,8 @@ class Samples:
     @classmethod
     def from_nan(cls, values: Any, sample_weight: Any = None) -> Self:
         """Rows in which NaN stands for what is missing."""
-        return cls(values, sample_weight, _is_number(values))
+        values, observed = _without_nan(values)
+        return cls(values, sample_weight, observed)
 
 
 @pytree
@@ -69,9 +70,12 @@ class Sequences:
     def from_nan(cls, values: Any, lengths: Any = None, sample_weight: Any = None) -> Self:
         """Sequences in which NaN stands for what is missing: padded, or a list of arrays."""
         if isinstance(values, (list, tuple)):
+            if lengths is not None:
+                raise ValueError("a list of sequences has lengths of its own; give no others.")
             packed = Sequences.pack(values)
             values, lengths = packed.values, packed.lengths
-        return cls(values, lengths, sample_weight, _is_number(values))
+        values, observed = _without_nan(values)
+        return cls(values, lengths, sample_weight, observed)
 
     @classmethod
     def pack(cls, sequences: Sequence[Any]) -> "Sequences":
@@ -202,10 +206,16 @@ def _is_apart(part: Any) -> bool:
     return isinstance(part, PerPattern)
 
 
-def _is_number(values: Any) -> Any:
-    """Where there is no NaN, on the host unless the values are on a device."""
-    values = values if isinstance(values, jax.Array) else np.asarray(values)
-    return values == values  # noqa: PLR0124 - NaN equals nothing, and every dtype can be compared
+def _without_nan(values: Any) -> tuple[Any, Any]:
+    """The values, on the host unless they are on a device, and where there is no NaN.
+
+    What a NumPy mask hides is missing as well.
+    """
+    if isinstance(values, jax.Array):
+        return values, values == values  # noqa: PLR0124 - NaN equals nothing
+    hidden = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else False
+    values = np.asarray(values)
+    return values, (values == values) & ~np.asarray(hidden)  # noqa: PLR0124
 
 
 def chunk(

@@ -121,7 +121,8 @@ class HMM:
                 f"transitions for {moves} moves need sequences padded to {moves + 1} steps, "
                 f"got {steps}."
             )
-        return grouped(sequences, self.emission), several
+        given = data.groups if isinstance(data, Sequences) else None
+        return grouped(sequences, self.emission, given), several
 
     def prepare(self, data: Any) -> PreparedSequences:
         """Observations centred and laid out for the E-step, once a fit."""

@@ -97,14 +97,20 @@ def hmm(
     lengths = np.full(batch, steps) if sequences.lengths is None else np.asarray(sequences.lengths)
     inside = np.arange(steps) < lengths[:, None]
     observed = None if sequences.observed is None else np.asarray(sequences.observed)[inside]
-    rows = Samples(np.asarray(sequences.values)[inside], None, observed)
+    weight = np.ones(batch)
+    if sequences.sample_weight is not None:
+        weight = np.asarray(sequences.sample_weight)
+    each_step = np.broadcast_to(weight[:, None], inside.shape)
+    counted = None if sequences.sample_weight is None else each_step[inside]
+    rows = Samples(np.asarray(sequences.values)[inside], counted, observed)
     mixture = start(key, family, rows, num_states)
     path = np.full((batch, steps), -1)
     path[inside] = np.asarray(mixture.predict(rows))
-    first = np.bincount(path[lengths > 0, 0], minlength=num_states) + 1.0
+    begun = lengths > 0
+    first = np.bincount(path[begun, 0], weight[begun], minlength=num_states) + 1.0
     moves = np.ones((num_states, num_states))
     follows = inside[:, 1:]
-    np.add.at(moves, (path[:, :-1][follows], path[:, 1:][follows]), 1)
+    np.add.at(moves, (path[:, :-1][follows], path[:, 1:][follows]), each_step[:, 1:][follows])
     dtype = mixture.weights.logits.dtype
     return HMM(
         Categorical(jnp.asarray(np.log(first / first.sum()), dtype)),
@@ -179,12 +185,18 @@ def _completed(key: Array, data: Samples) -> Any:
     values, observed = observations.as_array(data.values), observations.observed_of(data)
     if observed is None:
         return values
-    observed_first = np.argsort(~np.asarray(observed), 0, kind="stable")
-    number = np.maximum(np.sum(observed, 0), 1)
+    donor = np.asarray(observed)
+    if data.sample_weight is not None:
+        counts = np.asarray(data.sample_weight) > 0
+        donor = donor & counts.reshape(-1, *[1] * (donor.ndim - 1))
+    number = np.sum(donor, 0)
+    if not np.all(number):
+        where = f"column {np.argmin(number)} is" if number.ndim else "the data are"
+        raise ValueError(f"{where} never observed: there is nothing to start from; leave that out.")
     drawn = jax.random.randint(jax.random.fold_in(key, 2), values.shape, 0, number)
-    row = np.take_along_axis(observed_first, np.asarray(drawn), 0)
-    values, observed = np.asarray(fill(values, observed)), np.asarray(observed)
-    return np.where(observed, values, np.take_along_axis(values, row, 0))
+    row = jnp.take_along_axis(jnp.argsort(~donor, 0), drawn, 0)
+    values = fill(values, observed)
+    return jnp.where(observed, values, jnp.take_along_axis(jnp.asarray(values), row, 0))
 
 
 @partial(jax.jit, static_argnames=("num_members", "inside"))

@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from jaxem.platform import is_cpu
 from jaxem.pytree import pytree
 
-MAX_PATTERNS = 64  # up to which rows are always grouped
+MAX_PATTERNS = 64  # up to which rows are grouped on any platform
 ROWS_A_PATTERN = (
     8  # from which a CPU, for which a chunk costs little, groups any number of them ...
 )
@@ -80,9 +80,8 @@ def group(observed: Bool[np.ndarray, "N D"], *, num_factors: int, largest: int) 
     A chunk is as long as makes the padding of the groups and the number of chunks cheapest.
     """
     number, size = observed.shape
-    most = MAX_PATTERNS
-    if is_cpu():
-        most = max(most, min(number // ROWS_A_PATTERN, TABLE_ELEMENTS // (num_factors * size**2)))
+    most = max(MAX_PATTERNS, number // ROWS_A_PATTERN) if is_cpu() else MAX_PATTERNS
+    most = min(most, TABLE_ELEMENTS // (num_factors * size**2))
     packed = np.ascontiguousarray(np.packbits(observed, axis=1))
     keys = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
     _, first, member, count = np.unique(

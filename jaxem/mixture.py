@@ -62,8 +62,9 @@ class Mixture:
     def validate(self, data: Any) -> Samples:
         """The rows as `Samples`, or a ValueError naming what is wrong with them."""
         self.check()
-        data = observations.rows_of(data, self.components)
-        return replace(data, groups=groups_of(data.observed, self.components))
+        rows = observations.rows_of(data, self.components)
+        given = data.groups if isinstance(data, Samples) else None
+        return replace(rows, groups=groups_of(rows.observed, self.components, given))
 
     def prepare(self, data: Any) -> Chunks:
         """Rows centred and laid out for the E-step, once a fit."""
@@ -230,11 +231,16 @@ def in_dtype(family: Any, values: Any, dtype: Any) -> Array:
     return values.astype(dtype) if floating or optional.is_located(family) else values
 
 
-def groups_of(observed: Any, family: Any) -> Groups | None:
-    """Rows [N, D] grouped by what is observed, where the family factors anew for each pattern."""
+def groups_of(observed: Any, family: Any, given: Groups | None) -> Groups | None:
+    """Rows [N, D] grouped by what is observed, where the family factors anew for each pattern.
+
+    A traced mask cannot be looked at: its rows keep the groups `given` with it, if any.
+    """
     factors = optional.num_factors(family)
-    if observed is None or factors == 0 or is_traced(observed):
+    if observed is None or factors == 0:
         return None
+    if is_traced(observed):
+        return given
     largest = chunk_size(num_features(family))
     return group(np.asarray(observed), num_factors=factors, largest=largest)
 
@@ -251,6 +257,7 @@ def chunks_of(
     size, centred = num_features(family), optional.is_located(family)
     if observed is None:
         return chunk(values, weight, num_features=size, centred=centred, multiple=multiple)
+    groups = groups if optional.num_factors(family) else None
     if groups is None:
         size += optional.num_factors(family) * int(np.prod(values.shape[1:])) ** 2
     observed = jnp.asarray(observed)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxem.data import Chunks, Sequences, mask_from_lengths
-from jaxem.missing import Missing
+from jaxem.missing import Groups, Missing
 from jaxem.mixture import chunks_of, groups_of, in_dtype
 from jaxem.pytree import pytree
 from jaxem.semiring import times
@@ -124,11 +124,11 @@ class PreparedSequences:
         return states.reshape(num_chunks, per_chunk, *states.shape[1:])
 
 
-def grouped(data: Sequences, emission: Any) -> Sequences:
+def grouped(data: Sequences, emission: Any, given: Groups | None) -> Sequences:
     """The sequences, their steps grouped by what is missing where that pays."""
     if data.observed is None:
         return data
-    return replace(data, groups=groups_of(by_time(data.observed), emission))
+    return replace(data, groups=groups_of(by_time(data.observed), emission, given))
 
 
 def by_time(steps: Any) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import jaxem
+from jaxem import em
 
 E_STEP = jax.jit(lambda model, data, about: model.e_step(data, about=about))
 ENTROPY = jax.jit(lambda model, data: model.posterior_entropy(data))
@@ -29,7 +30,7 @@ def gaussian_hmm(dtype: Any, method: str | None = None) -> jaxem.HMM:
     covariance = np.einsum("kij,klj->kil", root, root)
     family = jaxem.Gaussian.from_moments(3 * rng.normal(size=(2, 3)), covariance)
     model = jaxem.HMM(*tables(2), replace(family, method=method))
-    return jaxem.em.cast(model, dtype)
+    return em.cast(model, dtype)
 
 
 def sequences(dtype: Any = np.float64, share: float = 0.7, offset: float = 0.0) -> jaxem.Sequences:
@@ -229,3 +230,23 @@ def test_weighted_sequences_are_certified(x64):
     certificate = jaxem.certify(fitted.model, data)
     assert certificate.passed, certificate
     assert float(jaxem.information(fitted.model, data).discrepancy) < 1e-6
+
+
+def test_starts_know_what_counts(x64):
+    """Sequences and rows of weight 0 lend nothing, and a column nobody saw is named."""
+    data = sequences(share=0.8)
+    far = data.values.copy()
+    far[1] = 1e3
+    given = replace(data, values=far, sample_weight=np.array([1.0, 0.0, 1.0]))
+    start = jaxem.initialize.hmm(jax.random.key(0), jaxem.Gaussian, given, 1)
+    assert float(jnp.max(jnp.abs(start.emission.mean))) < 10
+    hidden = data.observed & (np.arange(3) != 1)
+    with pytest.raises(ValueError, match="column 1 is never observed"):
+        jaxem.initialize.hmm(jax.random.key(0), jaxem.Gaussian, replace(data, observed=hidden), 2)
+
+
+def test_groups_of_validated_data_survive_tracing(x64):
+    model, grouped = gaussian_hmm(np.float64), gaussian_hmm(np.float64).validate(sequences())
+    traced = []
+    jax.jit(lambda data: traced.append(model.validate(data).groups is not None))(grouped)
+    assert traced == [True]

@@ -231,7 +231,13 @@ def finite_rows(x: Any, event_shape: tuple[int, ...], leading: int = 1) -> Any:
         )
     if jnp.issubdtype(x.dtype, jnp.floating):
         bad = ~np.isfinite(x) if isinstance(x, np.ndarray) else ~jnp.isfinite(x)
-        refuse(bad, x, "data must be finite", "drop or repair that row.", leading)
+        refuse(
+            bad,
+            x,
+            "data must be finite",
+            "drop or repair that row, or declare it missing by `from_nan`.",
+            leading,
+        )
         # A square must be finite too, in the dtype that JAX will compute in.
         limit = float(
             jnp.finfo(jnp.promote_types(jax.dtypes.canonicalize_dtype(x.dtype), "f4")).max
