@@ -325,7 +325,7 @@ def test_nan_stands_for_what_is_missing_where_it_is_said_to():
     np.testing.assert_allclose(log_prob, [-np.log(3), 0, -np.log(3)], rtol=1e-6)
 
 
-def test_sequences_take_a_mask_and_an_hmm_says_that_it_does_not_yet():
+def test_sequences_take_a_mask():
     sequences = jaxem.Sequences.from_nan([np.array([1.0, np.nan, 2.0]), np.array([3.0])])
     assert sequences.observed.tolist() == [[True, False, True], [True, True, True]]
     assert [len(one) for one in sequences.unpack()] == [3, 1]
@@ -333,9 +333,12 @@ def test_sequences_take_a_mask_and_an_hmm_says_that_it_does_not_yet():
     assert padded.observed.tolist() == [[True, False]]
     half = jaxem.Categorical(jnp.zeros(1))
     hmm = jaxem.HMM(half, jaxem.Categorical(jnp.zeros((1, 1))), jaxem.Poisson(jnp.zeros(1)))
-    with pytest.raises(ValueError, match="does not take missing entries yet"):
-        hmm.log_likelihood(sequences)
+    # At rate 1, log p is −1 for 0 and 1, −1 − log x! for more; nothing for what is missing.
+    wanted = [-2 - np.log(2), -1 - np.log(6)]
+    np.testing.assert_allclose(hmm.log_likelihoods(sequences), wanted, rtol=1e-6)
     with pytest.raises(ValueError, match="observed must be True or False"):
         hmm.log_likelihood(replace(sequences, observed=np.ones(2, bool)))
+    with pytest.raises(ValueError, match="lengths of its own"):
+        jaxem.Sequences.from_nan([np.ones(2)], lengths=[1])
     whole = replace(sequences, values=np.ones((2, 3)), observed=np.ones((2, 3), bool))
     assert np.isfinite(hmm.log_likelihood(whole))
