@@ -137,8 +137,8 @@ def choose_form(family: Any, features: Callable[[Any], Any]) -> Any:
 def products(columns: Float[Array, "D n"], i: Any, j: Any) -> Float[Array, "F n"]:
     """Features z_i z_j of z = [1; x]; the pairs that begin with 0 are 1 and x themselves.
 
-    Taking rows by number is one loop to XLA's CPU compiler; joining blocks of products is several
-    times slower than both matrix products.
+    Taking rows by number is one loop to XLA's CPU compiler; joining blocks of products takes longer
+    than both matrix products.
     """
     ones = jnp.ones((1, columns.shape[1]), columns.dtype)
     z = jnp.concatenate([ones, columns])
