@@ -168,9 +168,14 @@ class Chunks:
         total, terms = lax.scan(step, start, inputs)
         return total, pairwise_sum(terms)
 
-    def map(self, function: Callable[[Any], Any]) -> Any:
-        """`function` of the rows of each chunk, stacked: leaves [C, n, ...], padding included."""
-        return lax.map(lambda chunk: function(_rows(chunk)), self._chunks)
+    def map(self, function: Callable[..., Any], *extra: Any) -> Any:
+        """`function(x [n, ...], *extra chunks)` of each chunk, stacked, padding included."""
+
+        def one(inputs: Any) -> Any:
+            chunk, extra = inputs
+            return function(_rows(chunk), *extra)
+
+        return lax.map(one, (self._chunks, extra))
 
     def rows(self, stacked: Float[Array, "C n ..."]) -> Float[Array, "N ..."]:
         """What `map` returned as rows in the order they came, padding removed."""
