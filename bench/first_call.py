@@ -31,13 +31,14 @@ MODELS = ("mixture", "hmm")
 NAMES = (IMPORT, *(f"first-fit-{family}-{model}" for model in MODELS for family in FAMILIES))
 IMPORT_GOAL = 1.5  # seconds at most
 COMPILE_GOAL = 3.0
+FRESH = 3  # processes that fit for the first time; the median is kept
 ROWS, FEATURES, STATES, SYMBOLS = 1000, 3, 3, 6
 COMPILATION = "/jax/core/compile/backend_compile_duration"  # JAX's name for the event
 
 
 def measure(name: str, repeats: int) -> dict[str, Any]:
     """The record of one name from `NAMES`."""
-    return _imports(repeats) if name == IMPORT else _fits(name)
+    return _imports(repeats) if name == IMPORT else _fits(name, min(repeats, FRESH))
 
 
 def _imports(repeats: int) -> dict[str, Any]:
@@ -47,10 +48,11 @@ def _imports(repeats: int) -> dict[str, Any]:
     return {"seconds": seconds, "median": median, "goal": IMPORT_GOAL, "met": median < IMPORT_GOAL}
 
 
-def _fits(name: str) -> dict[str, Any]:
+def _fits(name: str, repeats: int) -> dict[str, Any]:
     family, model = name.removeprefix("first-fit-").rsplit("-", 1)
     program = ["-m", "bench.first_call", family, model]
-    cold = json.loads(_output(program))
+    fresh = [json.loads(_output(program)) for _ in range(repeats)]
+    cold = sorted(fresh, key=lambda one: one["first"] - one["second"])[(repeats - 1) // 2]
     with tempfile.TemporaryDirectory() as cache:
         kept = {
             "JAX_COMPILATION_CACHE_DIR": cache,
@@ -62,6 +64,7 @@ def _fits(name: str) -> dict[str, Any]:
     compile_seconds = cold["first"] - cold["second"]
     again = cold["compilations_of_second"]
     return {
+        "all_first_seconds": [one["first"] for one in fresh],
         "first_seconds": cold["first"],
         "second_seconds": cold["second"],
         "compile_seconds": compile_seconds,

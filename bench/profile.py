@@ -1,4 +1,4 @@
-"""Where one EM step spends its time: programs that stop after each part of it, timed in turn.
+"""Where one EM step or call spends its time: programs that stop after each part, timed in turn.
 
     python -m bench.profile [WORKLOAD…]
 
@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import jaxem
 from bench import machine, records
 from bench.inputs import make_inputs
-from bench.peers.jaxem import model_of
-from bench.workloads import DTYPES, HMM_GROUP, MIXTURE_GROUP, WORKLOADS, Workload
+from bench.peers.jaxem import chain_of, model_of
+from bench.workloads import DTYPES, MIXTURE_GROUP, SMOOTHING, VITERBI, WORKLOADS, Workload
 from jaxem.families import optional
 
 RESULTS = Path(__file__).parent / "results"
@@ -56,44 +56,63 @@ def parts_of_an_hmm(model: Any, data: Any, prior: Any) -> dict[str, Callable[[An
     }
 
 
-def profile(workload: Workload, dtype: str) -> dict[str, float]:
-    """Milliseconds of each part of an EM step, and of the whole; medians of rounds in turn."""
+def parts_of_a_chain(group: str) -> dict[str, Callable[[Any], Any]]:
+    """Programs of smoothing or of best paths, each with one part more."""
+    if group == SMOOTHING:
+        return {
+            "forward": jaxem.chain.log_normalizer,
+            "backward and counts": jaxem.chain.posterior,
+        }
+    return {"forward": lambda chain: jaxem.chain.viterbi(chain)[0], "back": jaxem.chain.viterbi}
+
+
+def parts_of(workload: Workload, dtype: str) -> tuple[dict[str, Callable[[Any], Any]], Any]:
+    """The programs of a workload, and what they are given."""
     inputs = make_inputs(workload, dtype)
     start = {name: jnp.asarray(part) for name, part in inputs.start.items()}
+    single = workload.group != MIXTURE_GROUP and workload.sequences == 1
+    x = inputs.x[0] if single else inputs.x
+    if workload.group in (SMOOTHING, VITERBI):
+        return parts_of_a_chain(workload.group), chain_of(start, jnp.asarray(x))
     model = model_of(workload, start)
-    single = workload.group == HMM_GROUP and workload.sequences == 1
-    data = jaxem.em.prepare(model, model.validate(inputs.x[0] if single else inputs.x))
+    data = jaxem.em.prepare(model, model.validate(x))
     prior = jaxem.em.resolve(jaxem.Prior(), data, jaxem.em.floating_dtype(data, model))
     make = parts_of_a_mixture if workload.group == MIXTURE_GROUP else parts_of_an_hmm
-    programs = {name: jax.jit(part) for name, part in make(model, data, prior).items()}
+    return make(model, data, prior), model
+
+
+def profile(workload: Workload, dtype: str) -> dict[str, float]:
+    """Milliseconds of each part, and of the whole; medians of rounds in turn."""
+    parts, given = parts_of(workload, dtype)
+    programs = {name: jax.jit(part) for name, part in parts.items()}
     taken: dict[str, list[float]] = {name: [] for name in programs}
     for program in programs.values():
-        jax.block_until_ready(program(model))
+        jax.block_until_ready(program(given))
     for _ in range(REPEATS):
         for name, program in programs.items():
             begun = time.perf_counter()
-            jax.block_until_ready(program(model))
+            jax.block_until_ready(program(given))
             taken[name].append(1000 * (time.perf_counter() - begun))
-    so_far, parts = 0.0, {}
+    so_far, milliseconds = 0.0, {}
     for name, times in taken.items():
         median = statistics.median(times)
-        parts[name], so_far = median - so_far, median
-    return parts | {"whole": so_far}
+        milliseconds[name], so_far = median - so_far, median
+    return milliseconds | {"whole": so_far}
 
 
 def main() -> int:
-    """Profile the workloads named, by default every mixture and HMM, in both dtypes."""
+    """Profile the workloads named, by default all of them, in both dtypes."""
     parser = argparse.ArgumentParser(prog="python -m bench.profile", description=main.__doc__)
-    fits = {w.name: w for w in WORKLOADS if w.group in (MIXTURE_GROUP, HMM_GROUP)}
+    by_name = {workload.name: workload for workload in WORKLOADS}
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD")
-    chosen = parser.parse_args().workloads or list(fits)
-    if unknown := set(chosen) - set(fits):
-        parser.error(f"there is no mixture or HMM {sorted(unknown)}; there are {', '.join(fits)}")
+    chosen = parser.parse_args().workloads or list(by_name)
+    if unknown := set(chosen) - set(by_name):
+        parser.error(f"there is no workload {sorted(unknown)}; there are {', '.join(by_name)}")
     jax.config.update("jax_enable_x64", True)
     entries = {}
     for name in chosen:
         for dtype in DTYPES:
-            parts = profile(fits[name], dtype)
+            parts = profile(by_name[name], dtype)
             entries[f"{name} {dtype}"] = {"milliseconds": parts}
             shown = ", ".join(f"{part} {value:.2f}" for part, value in parts.items())
             print(f"{name} {dtype} (ms): {shown}", flush=True)

@@ -14,6 +14,7 @@ import traceback
 from typing import Any
 
 from bench.inputs import make_inputs
+from bench.peers import Run
 
 
 def main() -> None:
@@ -39,10 +40,13 @@ def main() -> None:
 
 
 class _Task:
-    """What the commands do."""
+    """What the commands do; those that run something take the number of a run, None: the first."""
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
 
     def prepare(self, argument: Any) -> dict[str, Any]:
-        """Import the adapter and make everything ready; what it says of itself."""
+        """Import the adapter and make one more run ready; what the adapter says of itself."""
         adapter_name, workload, dtype = argument
         adapter = importlib.import_module(adapter_name)
         about = {"version": adapter.version(), "computes_in": adapter.computes_in(dtype)}
@@ -51,25 +55,27 @@ class _Task:
             return about | {"unsupported": reason}
         inputs = make_inputs(workload, dtype)
         self.data_bytes = inputs.data_bytes
-        self.run = adapter.prepare(workload, inputs, dtype)
+        self.runs.append(adapter.prepare(workload, inputs, dtype))
         return about
 
-    def first(self, _: None) -> tuple[float, dict[str, Any]]:
+    def first(self, which: int | None) -> tuple[float, dict[str, Any]]:
         """Seconds of the first call, compilation and all, and its answer."""
+        run = self.runs[which or 0]
         begin = time.perf_counter()
-        result = self.run.call()
+        result = run.call()
         seconds = time.perf_counter() - begin
-        return seconds, self.run.answer(result)
+        return seconds, run.answer(result)
 
-    def call(self, _: None) -> float:
+    def call(self, which: int | None) -> float:
         """Seconds of one more call."""
+        run = self.runs[which or 0]
         begin = time.perf_counter()
-        result = self.run.call()
+        result = run.call()
         seconds = time.perf_counter() - begin
         del result
         return seconds
 
-    def memory(self, _: None) -> float | None:
+    def memory(self, which: int | None) -> float | None:
         """Peak of one more call, the data included, as a multiple of the data; None unknown.
 
         The data are with the library already: what the call adds is the rise of the resident set
@@ -82,7 +88,7 @@ class _Task:
             before = _status("VmRSS")
         except (AttributeError, OSError):
             return None
-        result = self.run.call()
+        result = self.runs[which or 0].call()
         rise = _status("VmHWM") - before
         del result
         return (rise + self.data_bytes) / self.data_bytes

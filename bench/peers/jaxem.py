@@ -42,7 +42,7 @@ def prepare(workload: Workload, inputs: Inputs, dtype: str) -> Run:
 
 
 def _on_chain(workload: Workload, x: Any, start: dict[str, Any]) -> Run:
-    chain = jaxem.chain.Chain(jnp.log(start["initial"]), jnp.log(start["transition"]), x)
+    chain = chain_of(start, x)
     smooth = workload.group == SMOOTHING
     function = jax.jit(jaxem.chain.posterior if smooth else jaxem.chain.viterbi)
 
@@ -51,6 +51,11 @@ def _on_chain(workload: Workload, x: Any, start: dict[str, Any]) -> Run:
         return {"gamma" if smooth else "path": whole[None] if workload.sequences == 1 else whole}
 
     return Run(lambda: jax.block_until_ready(function(chain)), answer)
+
+
+def chain_of(start: dict[str, Any], x: Any) -> jaxem.chain.Chain:
+    """The chain whose log-likelihoods x [T, K] or [B, T, K] are given."""
+    return jaxem.chain.Chain(jnp.log(start["initial"]), jnp.log(start["transition"]), x)
 
 
 def model_of(workload: Workload, start: dict[str, Any]) -> Any:
