@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PARALLEL := --numprocesses auto --dist loadfile  # a file's tests share what they compile
 
 .DEFAULT_GOAL := test
 .NOTPARALLEL:
@@ -16,10 +17,10 @@ demo: $(VENV)/.demo  ## fit Old Faithful from the command line: demo/model.npz a
 		--out demo/model.npz --plot demo/fit.png
 
 test: $(VENV)/.test  ## everything but the tests marked slow
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 test-all: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .

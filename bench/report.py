@@ -31,12 +31,14 @@ def rewrite_readme(directory: Path, readme: Path) -> Path:
 def tables(directory: Path) -> str:
     """All tables as Markdown, and what they were measured on."""
     contents = {
-        group: records.read(directory, group) for group in (*GROUPS, "first-call", "growth")
+        group: records.read(directory, group)
+        for group in (*GROUPS, "first-call", "growth", "missing")
     }
     parts = [_machines(contents), _comparison(contents), _limits(contents)]
     parts += [
         _first_call(contents["first-call"]["entries"]),
         _growth(contents["growth"]["entries"]),
+        _missing(contents["missing"]["entries"]),
     ]
     return "\n".join(part for part in parts if part) or "Nothing has been measured yet.\n"
 
@@ -148,6 +150,25 @@ def _growth(entries: Mapping[str, Any]) -> str:
     ]
     heads = ["series", "dtype", "sizes", "slope", "deviation from linear", "met (10 %)"]
     return _table("Growth", [*heads, "memory / data, last decade", "met (1.1)"], rows)
+
+
+def _missing(entries: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            entry["series"],
+            entry["dtype"],
+            f"{100 * entry['share_missing']:.0f} %",
+            _number(entry["patterns"]),
+            _number(entry["complete_milliseconds_a_step"], 2),
+            _number(entry["milliseconds_a_step"], 2),
+            _number(entry["ratio"], 2),
+            _number(entry["goal"]),
+            _met(entry["met"]),
+        ]
+        for entry in entries.values()
+    ]
+    heads = ["workload", "dtype", "missing", "patterns", "complete, ms", "incomplete, ms"]
+    return _table("Missing entries: an EM step", [*heads, "times", "at most", "met"], rows)
 
 
 def _machines(contents: Mapping[str, Any]) -> str:

@@ -22,5 +22,6 @@ from jaxem.families import (
     TiedGaussian as TiedGaussian,
 )
 from jaxem.hmm import HMM as HMM
+from jaxem.imputation import impute as impute, sample_missing as sample_missing
 from jaxem.mixture import Mixture as Mixture
 from jaxem.stationary import Stationary as Stationary

@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxem.missing import Groups, Missing, Partial, PerPattern, fill
+from jaxem.padding import padded_labels, padded_sequences
 from jaxem.platform import is_cpu
 from jaxem.pytree import pytree
 from jaxem.semiring import pairwise_sum
@@ -24,26 +25,35 @@ ACCELERATOR_ELEMENTS = 2**27  # enough work for thousands of cores, half a gigab
 class Samples:
     """Independent rows, of which any entry may be missing.
 
-    What lies where an entry is missing has no influence, whatever it is.
+    What lies where an entry is missing has no influence, whatever it is.  A label names the
+    component that a row came from; a soft one is p(label | component), which multiplies the
+    density.
 
     Examples:
-        >>> import numpy as np, jaxem
+        >>> import jax, numpy as np, jaxem
         >>> jaxem.Samples(np.zeros((3, 2)), sample_weight=np.array([1.0, 2.0, 0.0])).values.shape
         (3, 2)
         >>> jaxem.Samples.from_nan(np.array([[1.0, np.nan], [3.0, 4.0]])).observed.tolist()
         [[True, False], [True, True]]
+        >>> x = np.array([[8.0], [9.0], [1.0], [2.0]])
+        >>> data = jaxem.Samples(x, labels=np.array([0, -1, -1, 1]))  # two of them are known
+        >>> start = jaxem.initialize.random_rows(
+        ...     jax.random.key(0), jaxem.DiagonalGaussian, data, 2)
+        >>> jaxem.fit(start, data).model.predict(data).tolist()
+        [0, 0, 1, 1]
     """
 
     values: Any  # [N] or [N, D]
     sample_weight: Any = None  # [N], how often each row counts; None: once
     observed: Any = None  # bool, shaped like the values: False is missing; None: nothing is
+    labels: Any = None  # integers [N], -1 is unknown; or soft ones, floating [N, K]
     groups: Any = None  # rows that lack the same entries: a model's `validate` looks for them
 
     @classmethod
-    def from_nan(cls, values: Any, sample_weight: Any = None) -> Self:
+    def from_nan(cls, values: Any, sample_weight: Any = None, labels: Any = None) -> Self:
         """Rows in which NaN stands for what is missing."""
         values, observed = _without_nan(values)
-        return cls(values, sample_weight, observed)
+        return cls(values, sample_weight, observed, labels)
 
 
 @pytree
@@ -51,60 +61,64 @@ class Sequences:
     """Sequences of different lengths, padded to the longest, of which any entry may be missing.
 
     Steps at or past a sequence's length have no influence, whatever they hold; nor has what lies
-    where an entry is missing.
+    where an entry is missing.  A label names the state of a step; a soft one is p(label | state).
 
     Examples:
         >>> import numpy as np, jaxem
         >>> y = jaxem.Sequences.pack([np.array([1, 4, 2]), np.array([0])])
         >>> y.values.shape, y.lengths.tolist()
         ((2, 3), [3, 1])
+        >>> known = [np.array([0, -1, 1]), None]  # the states at both ends of the first
+        >>> jaxem.Sequences.pack(y.unpack(), known).labels.tolist()
+        [[0, -1, 1], [-1, -1, -1]]
     """
 
     values: Any  # [B, T] or [B, T, D]
     lengths: Any = None  # [B], 0 to T; None: all T
     sample_weight: Any = None  # [B], how often each sequence counts; None: once
     observed: Any = None  # bool, shaped like the values: False is missing; None: nothing is
+    labels: Any = None  # integers [B, T], -1 is unknown; or soft ones, floating [B, T, K]
     groups: Any = None  # steps that lack the same entries: a model's `validate` looks for them
 
     @classmethod
-    def from_nan(cls, values: Any, lengths: Any = None, sample_weight: Any = None) -> Self:
+    def from_nan(
+        cls, values: Any, lengths: Any = None, sample_weight: Any = None, labels: Any = None
+    ) -> Self:
         """Sequences in which NaN stands for what is missing: padded, or a list of arrays."""
         if isinstance(values, (list, tuple)):
             if lengths is not None:
                 raise ValueError("a list of sequences has lengths of its own; give no others.")
-            packed = Sequences.pack(values)
-            values, lengths = packed.values, packed.lengths
+            packed = Sequences.pack(values, labels)
+            values, lengths, labels = packed.values, packed.lengths, packed.labels
         values, observed = _without_nan(values)
-        return cls(values, lengths, sample_weight, observed)
+        return cls(values, lengths, sample_weight, observed, labels)
 
     @classmethod
-    def pack(cls, sequences: Sequence[Any]) -> "Sequences":
+    def pack(cls, sequences: Sequence[Any], labels: Sequence[Any] | None = None) -> "Sequences":
         """Sequences [T_i] or [T_i, D] in one padded array, with their lengths.
 
+        `labels` are those of each sequence, [T_i] or soft [T_i, K]; None for one that has none.
+
         Raises:
-            ValueError: no sequence at all, or sequences whose steps differ in shape.
+            ValueError: no sequence at all, or sequences whose steps, or labels, differ in shape.
         """
-        arrays = [np.asarray(sequence) for sequence in sequences]
-        if not arrays:
-            raise ValueError("Sequences.pack needs at least one sequence, got an empty list.")
-        for i, array in enumerate(arrays):
-            if array.ndim == 0 or array.shape[1:] != arrays[0].shape[1:]:
-                raise ValueError(
-                    f"every sequence must be [T, ...] with the same step shape; sequence 0 has "
-                    f"shape {arrays[0].shape}, sequence {i} has shape {array.shape}."
-                )
-        longest = max(len(array) for array in arrays)
-        dtype = np.result_type(*arrays)
-        values = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), dtype)
-        for row, array in zip(values, arrays, strict=True):
-            row[: len(array)] = array
-        return cls(values, np.array([len(array) for array in arrays]))
+        values, lengths = padded_sequences(sequences)
+        return cls(
+            values, lengths, labels=None if labels is None else padded_labels(labels, lengths)
+        )
 
     def unpack(self) -> list[Any]:
-        """The sequences as a list of arrays [T_i, ...], padding removed."""
+        """The values as a list of arrays [T_i, ...], padding removed; weights and labels stay here.
+
+        As `from_nan` takes them: with NaN, in floating point, where entries may be missing.
+        """
+        values = self.values
+        if self.observed is not None:
+            xp: Any = jnp if isinstance(values, jax.Array) else np
+            values = xp.where(self.observed, values, xp.nan)
         if self.lengths is None:
-            return list(self.values)
-        return [values[:length] for values, length in zip(self.values, self.lengths, strict=True)]
+            return list(values)
+        return [one[:length] for one, length in zip(values, self.lengths, strict=True)]
 
 
 @pytree
@@ -125,6 +139,7 @@ class Chunks:
     patterns: Bool[Array, "P D"] | None = None  # what is there, if all rows of a chunk lack ...
     pattern: Int[Array, " C"] | None = None  # ... the same: which of the patterns each chunk has
     slot: Int[Array, " N"] | None = None  # where each row is; None: they are in order
+    labels: Array | None = None  # int [C, n] or soft [C, K, n]; padding says nothing: -1, or 1
 
     @property
     def missing(self) -> Missing | None:
@@ -132,7 +147,7 @@ class Chunks:
         complete = self.observed is None and self.patterns is None
         return None if complete else Missing(self.patterns)
 
-    def accumulate(self, function: Callable[..., Any], *extra: Array) -> Any:
+    def accumulate(self, function: Callable[..., Any], *extra: Any) -> Any:
         """The sum over chunks of `function(x [n, ...], weight [n] | None, *extra chunks)`.
 
         The result is a pair (statistics, terms): statistics are summed as the walk goes on, terms

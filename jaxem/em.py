@@ -123,10 +123,11 @@ class EMResult:
         """Akaike's criterion, −2ℓ + 2p: smaller is better."""
         return 2 * (self.num_parameters - self.log_likelihood)
 
-    def bic(self, num_observations: int) -> Float[Array, ""]:
+    def bic(self, num_observations: float) -> Float[Array, ""]:
         """Schwarz's criterion, −2ℓ + p log n: smaller is better.
 
-        n is the number of rows, or of time steps; p counts the initial distribution of an HMM.
+        n is the number of rows or of time steps, or the sum of their weights; p counts the initial
+        distribution of an HMM.
         """
         return self.num_parameters * jnp.log(1.0 * num_observations) - 2 * self.log_likelihood
 
@@ -159,7 +160,8 @@ def fit(
 
     Each step raises ℓ(θ) + log-prior(θ) or, at a stationary point (a maximum or a saddle: Wu 1983),
     leaves it.  The loop carries a consistent triple, so the returned log-likelihood is that of the
-    returned model.  `jit` and `vmap` go through; it compiles once per shape and dtype.
+    returned model.  `jit` and `vmap` go through; it compiles once per shape and dtype, and where
+    entries are missing once for each number of patterns and of chunks that they make.
 
     Args:
         model: the start, a `Mixture`, an `HMM`, or anything with the methods of `Model`.

@@ -14,6 +14,7 @@ from jaxem.data import Sequences
 from jaxem.families import optional
 from jaxem.families.categorical import Categorical
 from jaxem.forecast import Forecast, states_ahead
+from jaxem.labels import log_evidence
 from jaxem.prepared_sequences import PreparedSequences, grouped
 from jaxem.pytree import pytree
 from jaxem.semiring import pairwise_sum, relative_entropy, times
@@ -131,18 +132,15 @@ class HMM:
         data = data if isinstance(data, Sequences) else self.validate(data)
         return PreparedSequences.of(data, self.emission, em.floating_dtype(data, self))
 
-    def _log_likelihoods(self, data: PreparedSequences) -> Float[Array, "B T K"]:
-        """log p(x_t | z_t = k) of every step, whatever it is outside a sequence."""
-        here = optional.translate(self.emission, data.center)
-
-        def walk(form: Any) -> Array:
-            return data.map(form.log_prob)
-
-        return optional.in_best_form((here,), walk, data.missing)
-
     def potentials(self, data: PreparedSequences) -> chain.Chain:
-        """The log-potentials of prepared data."""
-        return chain.Chain(self.log_initial, self.transition.log_probs, self._log_likelihoods(data))
+        """The log-potentials of prepared data, labels included; anything outside a sequence."""
+        here = optional.translate(self.emission, data.center)
+        emission = optional.in_best_form(
+            (here,), lambda form: data.map(form.log_prob), data.missing
+        )
+        if data.labels is not None:
+            emission += log_evidence(data.labels, self.num_states, -1)
+        return chain.Chain(self.log_initial, self.transition.log_probs, emission)
 
     def e_step(self, data: Any, about: Any = None) -> tuple[HMMStats, Float[Array, ""]]:
         """Expected statistics about the means of `about` (default self), and ℓ(self).
@@ -214,10 +212,12 @@ class HMM:
     def posterior_entropy(self, data: Any) -> Float[Array, ""]:
         """Entropy in nats of p(z | x), summed over sequences; z is all that is latent.
 
-        ℓ = Q + entropy at the posterior (Bishop 2006, 9.74).
+        ℓ = Q + entropy at the posterior (Bishop 2006, 9.74).  Soft labels are the measure on states
+        that it is relative to, as Q leaves them out.
         """
         data = self.prepare(data)
         potentials = self.potentials(data)
+        smoothed = _smooth(potentials, data.lengths, self.method)
         here = optional.translate(self.emission, data.center)
 
         def entropy(form: Any, x: Any) -> Array:
@@ -228,10 +228,13 @@ class HMM:
             return jnp.sum(entropy, 1)
 
         def walk(form: Any) -> Array:
-            smoothed = _smooth(potentials, data.lengths, self.method)
             return data.total(partial(entropy, form), data.weighted(smoothed))
 
-        states = pairwise_sum(data.weighted(chain.entropy(potentials, data.lengths)))
+        states = chain.entropy(potentials, data.lengths)
+        if data.labels is not None:
+            evidence = log_evidence(data.labels, self.num_states, -1)
+            states += jnp.sum(times(smoothed, evidence), (1, 2))
+        states = pairwise_sum(data.weighted(states))
         return states + optional.in_best_form((here,), walk, data.missing)
 
     def posterior_divergence(self, data: Any, other: Self) -> Float[Array, ""]:

@@ -1,4 +1,7 @@
-"""Starts for EM, each one M-step away from responsibilities; deterministic in the key."""
+"""Starts for EM, each one M-step away from responsibilities; deterministic in the key.
+
+They respect labels: rows that are known to come from a component belong to it.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,14 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxem import em, observations
 from jaxem.data import Samples, Sequences, chunk, refuse
 from jaxem.families import Categorical, MixtureFamily, optional
 from jaxem.families.mixture_family import MixtureOf
 from jaxem.hmm import HMM
-from jaxem.missing import fill
+from jaxem.labels import UNKNOWN, is_soft, log_evidence, log_evidence_for
 from jaxem.mixture import Mixture, num_features
 
 
@@ -28,6 +31,10 @@ def kmeans_plus_plus(key: Array, family: Any, data: Any, num_components: int) ->
     covariance and no symbol is ruled out.  Symbols have no distance: their responsibilities are
     random.
 
+    A component with labelled rows has their mean for its seed; the others are drawn given these
+    (Basu, Banerjee & Mooney 2002).  Soft labels count by how far the largest entry of a row exceeds
+    the next.  Every row goes to the nearest seed of a component that its label admits.
+
     Args:
         key: a PRNG key.
         family: a family class, or `MixtureFamily.of(family, M)`.
@@ -35,7 +42,8 @@ def kmeans_plus_plus(key: Array, family: Any, data: Any, num_components: int) ->
         num_components: K, from 1 to the number of rows.
 
     Raises:
-        ValueError: data the family cannot have produced, or a K out of range.
+        ValueError: data the family cannot have produced, labels or a K out of range, weights that
+            count nothing.
 
     Examples:
         >>> import jax, jaxem
@@ -56,7 +64,8 @@ def random_rows(key: Array, family: Any, data: Any, num_components: int) -> Mixt
 def random_responsibilities(key: Array, family: Any, data: Any, num_components: int) -> Mixture:
     """A mixture from responsibilities drawn uniformly from the simplex, row by row.
 
-    All components begin near the pooled fit: a slow start, but one that favours no region.
+    All components begin near the pooled fit: a slow start, but one that favours no region.  What
+    labels say multiplies the responsibilities.
     """
     return _mixture(key, family, data, num_components, "soft")
 
@@ -72,7 +81,7 @@ def hmm(
     """An HMM whose states begin as the components of a mixture over all time steps.
 
     Initial and transition probabilities are the counts of first steps and of moves between the
-    steps' most probable components, plus one each.
+    steps' most probable components, known states among them, plus one each.
 
     Args:
         key: a PRNG key.
@@ -83,7 +92,8 @@ def hmm(
         start: the mixture's start: `kmeans_plus_plus`, `random_rows` or `random_responsibilities`.
 
     Raises:
-        ValueError: data the family cannot have produced, or a K out of range.
+        ValueError: data the family cannot have produced, labels or a K out of range, weights that
+            count nothing.
 
     Examples:
         >>> import jax, jaxem
@@ -97,12 +107,16 @@ def hmm(
     lengths = np.full(batch, steps) if sequences.lengths is None else np.asarray(sequences.lengths)
     inside = np.arange(steps) < lengths[:, None]
     observed = None if sequences.observed is None else np.asarray(sequences.observed)[inside]
-    weight = np.ones(batch)
-    if sequences.sample_weight is not None:
-        weight = np.asarray(sequences.sample_weight)
+    given = observations.weight_of(sequences.sample_weight, batch, "sequence")
+    weight = np.ones(batch) if given is None else np.asarray(given)
     each_step = np.broadcast_to(weight[:, None], inside.shape)
-    counted = None if sequences.sample_weight is None else each_step[inside]
-    rows = Samples(np.asarray(sequences.values)[inside], counted, observed)
+    labels = observations.labels_of(sequences, (batch, steps), num_states, None, inside)
+    rows = Samples(
+        np.asarray(sequences.values)[inside],
+        None if given is None else each_step[inside],
+        observed,
+        None if labels is None else np.asarray(labels)[inside],
+    )
     mixture = start(key, family, rows, num_states)
     path = np.full((batch, steps), -1)
     path[inside] = np.asarray(mixture.predict(rows))
@@ -144,31 +158,42 @@ def _as_vectors(family: Any, values: Any) -> Any:
 
 def _mixture(key: Array, family: Any, data: Any, num_components: int, seeds: str) -> Mixture:
     data = data if isinstance(data, Samples) else Samples(data)
-    values = _as_vectors(family, _completed(key, data))
-    values = optional.finite_rows(values, values.shape[1:])
-    if not 1 <= num_components <= len(values):
+    observed, seen = observations.observed_of(data), observations.as_array(data.values)
+    if observed is not None:  # 0 until the rest is checked, so that errors name what came
+        xp: Any = np if isinstance(seen, np.ndarray) else jnp
+        seen = xp.where(observed, seen, 0).astype(seen.dtype)
+    seen = _as_vectors(family, seen)
+    seen = optional.finite_rows(seen, seen.shape[1:])
+    if not 1 <= num_components <= len(seen):
         raise ValueError(
-            f"the number of components must be from 1 to the number of rows, {len(values)}; "
+            f"the number of components must be from 1 to the number of rows, {len(seen)}; "
             f"got {num_components}."
         )
+    weight = observations.weight_of(data.sample_weight, len(seen), "row")
+    labels = _scaled(observations.labels_of(data, seen.shape[:1], num_components, None))
     symbolic = _innermost(family) is Categorical
     if symbolic:
-        refuse(values < 0, values, "symbol out of range", "symbols are integers from 0.")
-        values = Categorical(jnp.zeros((1, int(values.max()) + 1))).validate(values)
+        refuse(seen < 0, seen, "symbol out of range", "symbols are integers from 0.")
+        seen = Categorical(jnp.zeros((1, int(seen.max()) + 1))).validate(seen)
+    values = seen
+    if observed is not None:
+        values = _completed(key, seen, np.asarray(observed).reshape(seen.shape), weight)
     # EM keeps equal components equal, so those inside a member must begin apart as well.
     mixed = isinstance(family, MixtureOf)
     kind, inside = (family.family, family.num_components) if mixed else (family, 1)
     pooled = kind.pooled(jnp.asarray(values), num_components * inside)
-    values = jnp.asarray(optional.validate(pooled, values))
+    seen = optional.validate(pooled, seen)
+    values = jnp.asarray(seen if observed is None else optional.validate(pooled, values))
     dtype = jax.tree.leaves(pooled)[0].dtype
-    weight = None if data.sample_weight is None else jnp.asarray(data.sample_weight, dtype)
+    weight = None if weight is None else jnp.asarray(weight, dtype)
     if symbolic or seeds == "soft":
         count = int(values.max()) + 1 if symbolic else len(values)
         share = jax.random.dirichlet(key, jnp.ones(num_components * inside, dtype), (count,))
         share = share[values] if symbolic else share
+        share = share if labels is None else _admitted(share, labels, num_components)
     else:
         features = _standardise(values.reshape(len(values), -1).astype(dtype))
-        share = _nearest(key, features, weight, num_components, seeds == "distant")
+        share = _nearest(key, features, weight, num_components, seeds == "distant", labels)
         if inside > 1:
             share = _divide(key, features, weight, share, num_components, inside)
     stats, counts = _responsible(pooled, values, weight, share)
@@ -180,14 +205,11 @@ def _mixture(key: Array, family: Any, data: Any, num_components: int, seeds: str
     return Mixture(Categorical(jnp.log(counts / jnp.sum(counts))), components)
 
 
-def _completed(key: Array, data: Samples) -> Any:
+def _completed(key: Array, values: Any, observed: np.ndarray, weight: Any) -> Array:
     """The values; where one is missing, another row's of the same column, drawn at random."""
-    values, observed = observations.as_array(data.values), observations.observed_of(data)
-    if observed is None:
-        return values
-    donor = np.asarray(observed)
-    if data.sample_weight is not None:
-        counts = np.asarray(data.sample_weight) > 0
+    donor = observed
+    if weight is not None:
+        counts = np.asarray(weight) > 0
         donor = donor & counts.reshape(-1, *[1] * (donor.ndim - 1))
     number = np.sum(donor, 0)
     if not np.all(number):
@@ -195,8 +217,27 @@ def _completed(key: Array, data: Samples) -> Any:
         raise ValueError(f"{where} never observed: there is nothing to start from; leave that out.")
     drawn = jax.random.randint(jax.random.fold_in(key, 2), values.shape, 0, number)
     row = jnp.take_along_axis(jnp.argsort(~donor, 0), drawn, 0)
-    values = fill(values, observed)
     return jnp.where(observed, values, jnp.take_along_axis(jnp.asarray(values), row, 0))
+
+
+def _scaled(labels: Any) -> Array | None:
+    """Labels on the device, the largest entry of each soft one 1: a constant says nothing."""
+    if labels is None:
+        return None
+    labels = jnp.asarray(labels)
+    return labels / jnp.max(labels, 1, keepdims=True) if is_soft(labels) else labels
+
+
+def _admitted(share: Float[Array, "N KI"], labels: Array, num_members: int) -> Float[Array, "N KI"]:
+    """Responsibilities, those of I inner components a member, times what labels say."""
+    evidence = jnp.exp(log_evidence(labels, num_members, 1)).astype(share.dtype)
+    evidence = jnp.repeat(evidence, share.shape[1] // num_members, 1)
+    together = share * evidence
+    total = jnp.sum(together, 1, keepdims=True)
+    none = total == 0  # shares drawn may be too small for the dtype
+    return jnp.where(none, evidence, together) / jnp.where(
+        none, jnp.sum(evidence, 1)[:, None], total
+    )
 
 
 @partial(jax.jit, static_argnames=("num_members", "inside"))
@@ -229,27 +270,66 @@ def _standardise(features: Float[Array, "N F"]) -> Float[Array, "N F"]:
 
 @partial(jax.jit, static_argnames=("num_seeds", "distant"))
 def _nearest(
-    key: Array, features: Array, weight: Array | None, num_seeds: int, distant: bool
+    key: Array,
+    features: Array,
+    weight: Array | None,
+    num_seeds: int,
+    distant: bool,
+    labels: Array | None = None,
 ) -> Int[Array, " N"]:
-    """Index of the nearest of `num_seeds` seeds for every row; O(N) memory."""
+    """The nearest of `num_seeds` seeds that its label admits, for every row; O(N) memory."""
     free = jnp.zeros(len(features)) if weight is None else jnp.log(weight)
+    far = jnp.full(len(features), jnp.inf, features.dtype)
+    distance = far
+    if labels is None:
+        labels = jnp.full(len(features), UNKNOWN)
+        given, centers = jnp.zeros(num_seeds, bool), jnp.zeros((num_seeds, 1), features.dtype)
+    else:
+        given, centers = _labelled_seeds(features, weight, labels, num_seeds)
 
-    def step(carry: tuple[Array, Array, Array], inputs: Any) -> tuple[Any, None]:
-        distance, label, free = carry
-        key, index = inputs
+        def toward(distance: Array, seed: tuple[Array, Array]) -> tuple[Array, None]:
+            new = jnp.sum((features - seed[1]) ** 2, 1)
+            return jnp.where(seed[0], jnp.minimum(distance, new), distance), None
+
+        distance, _ = jax.lax.scan(toward, far, (given, centers))
+
+    def step(carry: tuple[Array, Array, Array, Array], inputs: Any) -> tuple[Any, None]:
+        distance, nearest, member, free = carry
+        key, index, is_given, center = inputs
+        evidence = log_evidence_for(labels, index)
         log_probs = jnp.log(distance) if distant else jnp.zeros_like(distance)
+        candidate = free + evidence > -jnp.inf
         # The first seed is any row; so is one drawn when every row already lies on a seed.
-        spread = (index > 0) & jnp.any((log_probs > -jnp.inf) & (free > -jnp.inf))
-        row = jax.random.categorical(key, jnp.where(spread, log_probs, 0) + free)
-        new = jnp.sum((features - features[row]) ** 2, 1)
-        label = jnp.where(new < distance, index, label)
-        return (jnp.minimum(distance, new), label, free.at[row].set(-jnp.inf)), None
+        spread = jnp.any(jnp.isfinite(log_probs) & candidate)
+        row = jax.random.categorical(key, jnp.where(spread, log_probs, 0) + free + evidence)
+        new = jnp.sum((features - jnp.where(is_given, center, features[row])) ** 2, 1)
+        new = jnp.where(is_given | jnp.any(candidate), new, jnp.inf)  # there may be none left
+        own = jnp.where(evidence > -jnp.inf, new, jnp.inf)
+        member = jnp.where(own < nearest, index, member)
+        free = jnp.where(is_given, free, free.at[row].set(-jnp.inf))
+        return (jnp.minimum(distance, new), jnp.minimum(nearest, own), member, free), None
 
-    distance = jnp.full(len(features), jnp.inf, features.dtype)
-    start = (distance, jnp.zeros(len(features), int), free.astype(features.dtype))
-    keys = jax.random.split(key, num_seeds)
-    (_, label, _), _ = jax.lax.scan(step, start, (keys, jnp.arange(num_seeds)))
-    return label
+    start = (distance, far, jnp.zeros(len(features), int), free.astype(features.dtype))
+    inputs = (jax.random.split(key, num_seeds), jnp.arange(num_seeds), given, centers)
+    (_, _, member, _), _ = jax.lax.scan(step, start, inputs)
+    return member
+
+
+def _labelled_seeds(
+    features: Array, weight: Array | None, labels: Array, num_seeds: int
+) -> tuple[Bool[Array, " K"], Float[Array, "K F"]]:
+    """Which seeds have labelled rows, and the mean of these; a sure row counts more."""
+    if is_soft(labels):
+        named = jnp.argmax(labels, 1)
+        others = jnp.where(jnp.arange(num_seeds) == named[:, None], 0, labels)
+        counts = 1 - jnp.max(others, 1)  # the largest entry is 1
+    else:
+        named, counts = labels, labels != UNKNOWN
+    counts = counts.astype(features.dtype) * (1 if weight is None else weight)
+    total = jnp.zeros(num_seeds, features.dtype).at[named].add(counts)
+    sums = jnp.zeros((num_seeds, features.shape[1]), features.dtype)
+    sums = sums.at[named].add(counts[:, None] * features)
+    return total > 0, sums / jnp.where(total == 0, 1, total)[:, None]
 
 
 @jax.jit

@@ -20,6 +20,7 @@ ROWS_A_PATTERN = (
 )
 TABLE_ELEMENTS = 2**24  # ... whose factors fit into this: [P, K, D, D], several of them
 GROUP_MULTIPLE = 16  # rows: chunks of a group are a whole number of times as long
+GROUP_SIZES = 64  # so many lengths are considered, of equal ratios where there could be more
 CHUNK_COST = 64  # rows whose work takes as long as what a chunk costs beyond its rows
 
 
@@ -30,7 +31,7 @@ class Partial:
     Either every row says what is observed, or all of them share one of the patterns of the data.
     """
 
-    values: Any  # [n, ...], a legal value where an entry is missing
+    values: Any  # [n, ...]; where an entry is missing 0 if rows are centred, a legal value if not
     observed: Any = None  # bool [n, ...]; None where there is a pattern
     pattern: Any = None  # [] which pattern all rows have; None where every row has its own
     inferred: Any = None  # what a form made of the missing entries, from density to statistics
@@ -89,7 +90,8 @@ def group(observed: Bool[np.ndarray, "N D"], *, num_factors: int, largest: int) 
     )
     if len(first) > most:
         return None
-    sizes = np.arange(GROUP_MULTIPLE, max(largest, GROUP_MULTIPLE) + 1, GROUP_MULTIPLE)
+    multiples = np.geomspace(1, max(largest // GROUP_MULTIPLE, 1), GROUP_SIZES)
+    sizes = GROUP_MULTIPLE * np.unique(multiples.round().astype(int))
     chunks = -(-count // sizes[:, None])  # of each group, for each size
     best = np.argmin(chunks.sum(1) * (sizes + CHUNK_COST))
     length, chunks = int(sizes[best]), chunks[best]

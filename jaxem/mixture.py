@@ -12,6 +12,7 @@ from jaxem import em, observations, parameters
 from jaxem.data import Chunks, Samples, chunk, chunk_partial, chunk_size, is_traced
 from jaxem.families import optional
 from jaxem.families.categorical import Categorical
+from jaxem.labels import log_evidence, with_evidence, with_labels
 from jaxem.missing import Groups, group
 from jaxem.pytree import pytree
 from jaxem.semiring import log_normalize, relative_entropy, softmax, times
@@ -73,13 +74,9 @@ class Mixture:
         data = data if isinstance(data, Samples) else Samples(data)
         dtype = em.floating_dtype(data, self)
         weight = None if data.sample_weight is None else jnp.asarray(data.sample_weight, dtype)
-        return chunks_of(
-            self.components,
-            in_dtype(self.components, data.values, dtype),
-            weight,
-            data.observed,
-            data.groups,
-        )
+        values = in_dtype(self.components, data.values, dtype)
+        rows = chunks_of(self.components, values, weight, data.observed, data.groups)
+        return with_labels(rows, data.labels, dtype)
 
     def e_step(self, data: Any, about: Any = None) -> tuple[MixtureStats, Float[Array, ""]]:
         """Expected statistics about the means of `about` (default self), and ℓ(self).
@@ -91,16 +88,17 @@ class Mixture:
         log_weights = self.weights.log_probs[:, None]
 
         def walk(form: Any, anchor: Any) -> tuple[MixtureStats, Array]:
-            def one(x: Any, weight: Array | None) -> tuple[Any, Array]:
+            def one(x: Any, weight: Array | None, labels: Array | None) -> tuple[Any, Array]:
                 x = optional.infer(form, x)
-                probs, log_evidence = softmax(log_weights + form.log_prob(x).T, 0)
+                log_joint = with_evidence(log_weights + form.log_prob(x).T, labels)
+                probs, log_prob = softmax(log_joint, 0)
                 if weight is not None:
-                    probs, log_evidence = probs * weight, times(weight, log_evidence)
+                    probs, log_prob = probs * weight, times(weight, log_prob)
                 counts = jnp.sum(probs, 1)
                 stats = optional.stats(form, anchor, x, probs.T)
-                return (counts, stats), jnp.sum(log_evidence)
+                return (counts, stats), jnp.sum(log_prob)
 
-            (counts, stats), log_likelihood = rows.accumulate(one)
+            (counts, stats), log_likelihood = rows.accumulate(one, rows.labels)
             return MixtureStats(counts, optional.finish(form, anchor, stats)), log_likelihood
 
         if about is None:
@@ -143,14 +141,19 @@ class Mixture:
         ℓ = Q + entropy at the posterior (Bishop 2006, 9.74).  0 for an impossible row.
 
         Missing entries are latent too: theirs is a differential entropy where they are continuous,
-        and of counts relative to the measure 1/x!, as Q has them.
+        and of counts relative to the measure 1/x!, as Q has them.  Soft labels are a measure as
+        well, on the components: Q leaves them out.
         """
         rows = self.prepare(data)
         here = optional.translate(self.components, rows.center)
 
-        def entropy(form: Any, x: Any) -> Array:
-            log_q = self._log_posterior(form, x)
+        def entropy(form: Any, x: Any, labels: Array | None) -> Array:
+            log_q = self._log_posterior(form, x, labels)
             entropy = -jnp.sum(times(jnp.exp(log_q), log_q), 0)
+            if labels is not None:
+                probs = jnp.exp(log_q).reshape(self.components.num_members, -1, len(entropy))
+                probs = jnp.sum(probs, 1)
+                entropy += jnp.sum(times(probs, log_evidence(labels, len(probs))), 0)
             if rows.missing is None:
                 return entropy
             inside = optional.missing_entropy(form, x).reshape(log_q.shape)
@@ -169,8 +172,9 @@ class Mixture:
         here = optional.translate(self.components, rows.center)
         there = optional.translate(other.components, rows.center)
 
-        def divergence(here: Any, there: Any, x: Any) -> Array:
-            log_q, log_p = self._log_posterior(here, x), other._log_posterior(there, x)
+        def divergence(here: Any, there: Any, x: Any, labels: Array | None) -> Array:
+            log_q = self._log_posterior(here, x, labels)
+            log_p = other._log_posterior(there, x, labels)
             impossible = jnp.all(jnp.isneginf(log_q), 0)
             divergence = relative_entropy(log_q, log_p)
             if rows.missing is not None:
@@ -183,8 +187,9 @@ class Mixture:
 
         return optional.in_best_form((here, there), walk, rows.missing)
 
-    def _log_posterior(self, form: Any, x: Any) -> Float[Array, "KI n"]:
+    def _log_posterior(self, form: Any, x: Any, labels: Array | None) -> Float[Array, "KI n"]:
         log_joint = self.weights.log_probs[:, None, None] + optional.log_joint(form, x)
+        log_joint = with_evidence(log_joint, labels)
         return log_normalize(log_joint.reshape(-1, log_joint.shape[-1]).T).T
 
     def log_prior(self, prior: em.Prior) -> Float[Array, ""]:
@@ -194,11 +199,11 @@ class Mixture:
         return weights + optional.log_prior(self.components, prior)
 
     def log_likelihood(self, data: Any) -> Float[Array, ""]:
-        """ℓ = Σ_n log p(x_n), a scalar."""
+        """ℓ = Σ_n log p(x_n), a scalar; of a row with a label log p(x_n, label_n)."""
         return _log_likelihood(*self._same_dtype(data))
 
     def log_prob(self, data: Any) -> Float[Array, " N"]:
-        """log p(x_n) of every row.  An impossible row has -inf."""
+        """log p(x_n) of every row, its label included.  An impossible row has -inf."""
         return _log_prob(*self._same_dtype(data))
 
     def responsibilities(self, data: Any) -> Float[Array, "N K"]:
@@ -272,13 +277,13 @@ def num_features(family: Any) -> int:
 
 
 def _total(rows: Chunks, terms: Any, *forms: Any) -> Array:
-    """Σ_n weight · terms(*forms, x) [n], chunk by chunk."""
+    """Σ_n weight · terms(*forms, x, labels) [n], chunk by chunk."""
 
-    def one(x: Array, weight: Array | None) -> tuple[tuple, Array]:
-        values = terms(*forms, x)
+    def one(x: Array, weight: Array | None, labels: Array | None) -> tuple[tuple, Array]:
+        values = terms(*forms, x, labels)
         return (), jnp.sum(values if weight is None else times(weight, values))
 
-    return rows.accumulate(one)[1]
+    return rows.accumulate(one, rows.labels)[1]
 
 
 def _joint(model: Mixture, data: Samples, function: Any) -> Any:
@@ -287,7 +292,10 @@ def _joint(model: Mixture, data: Samples, function: Any) -> Any:
     log_weights = model.weights.log_probs[:, None]
 
     def walk(form: Any) -> Any:
-        return rows.map(lambda x: function(log_weights + form.log_prob(x).T))
+        def one(x: Any, labels: Array | None) -> Any:
+            return function(with_evidence(log_weights + form.log_prob(x).T, labels))
+
+        return rows.map(one, rows.labels)
 
     return rows.rows(optional.in_best_form((here,), walk, rows.missing))
 

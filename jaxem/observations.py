@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxem import em
 from jaxem.data import Samples, Sequences, is_traced, refuse
 from jaxem.families import optional
+from jaxem.labels import check_labels
 from jaxem.missing import fill
 
 
@@ -16,7 +18,7 @@ def rows_of(data: Any, family: Any) -> Samples:
 
     Raises:
         ValueError: no row; what the family refuses, by row and column; weights that are negative,
-            all 0, or not one a row.
+            all 0, or not one a row; labels of no member.
     """
     if isinstance(data, Sequences):
         raise ValueError("a mixture takes rows, plain or as Samples, not Sequences.")
@@ -24,16 +26,53 @@ def rows_of(data: Any, family: Any) -> Samples:
     values, observed = as_array(data.values), observed_of(data)
     if observed is not None:
         optional.check_partial(family)
-        values = fill(values, observed)
-    values = optional.validate(family, values)
-    if observed is not None:
+        values = validated(family, values, fill(values, observed), observed)
         observed = observed.reshape(values.shape)
+    else:
+        values = optional.validate(family, values)
     if len(values) == 0:
         raise ValueError("there is no row in the data.")
-    return Samples(values, _weight(data.sample_weight, len(values), "row"), observed)
+    weight = weight_of(data.sample_weight, len(values), "row")
+    labels = labels_of(data, values.shape[:1], family.num_members, family)
+    return Samples(values, weight, observed, labels)
 
 
-def _weight(weight: Any, number: int, of_what: str) -> Any:
+def validated(family: Any, values: Any, filled: Any, there: Any, leading: int = 1) -> Any:
+    """The filled values checked by the family; what it refuses is named where it is `there`.
+
+    Else a bad value that was copied would be found where the copy is.
+    """
+    try:
+        return optional.validate(family, filled, leading)
+    except ValueError as error:
+        refused = error
+    if not is_traced((values, there)):
+        xp: Any = np if isinstance(values, np.ndarray) else jnp
+        optional.validate(family, xp.where(there, values, 0).astype(values.dtype), leading)
+    raise refused
+
+
+def labels_of(
+    data: Samples | Sequences,
+    shape: tuple[int, ...],
+    num_members: int,
+    model: Any,
+    inside: Any = None,
+) -> Any:
+    """The labels of rows [N], or of steps [B, T], in the dtype that the model will have.
+
+    None if nothing is known.
+
+    Raises:
+        ValueError: as `labels.check_labels` does.
+    """
+    if data.labels is None:
+        return None
+    dtype = em.floating_dtype(data, model)
+    return check_labels(as_array(data.labels), shape, num_members, dtype, inside)
+
+
+def weight_of(weight: Any, number: int, of_what: str) -> Any:
     """Weights of so many rows or sequences, or a ValueError; None if there are none."""
     if weight is None:
         return None
@@ -59,9 +98,11 @@ def observed_of(data: Samples | Sequences) -> Any:
         return None
     shape, observed = np.shape(data.values), as_array(data.observed)
     if observed.shape != shape or observed.dtype != bool:
+        numbers = observed.shape == shape and observed.dtype.kind in "iuf"
+        remedy = "; give booleans: `observed.astype(bool)`" if numbers else ""
         raise ValueError(
             f"observed must be True or False for every value, shape {list(shape)}, got "
-            f"shape {list(observed.shape)} and dtype {observed.dtype}."
+            f"shape {list(observed.shape)} and dtype {observed.dtype}{remedy}."
         )
     return None if not is_traced(observed) and np.all(observed) else observed
 
@@ -72,8 +113,8 @@ def sequences_of(data: Any, family: Any) -> tuple[Sequences, bool]:
     One sequence is [T, *event]; a list, `Sequences` and an array with one axis more are several.
 
     Raises:
-        ValueError: no sequence; lengths out of range; what the family refuses, by place; weights as
-            for rows.
+        ValueError: no sequence; lengths out of range; what the family refuses, by place; weights
+            and labels as for rows.
     """
     event = family.event_shape
     if isinstance(data, Samples):
@@ -92,25 +133,31 @@ def sequences_of(data: Any, family: Any) -> tuple[Sequences, bool]:
         raise ValueError("there is no sequence in the data.")
     if values.ndim < 2:
         return Sequences(optional.validate(family, values, 2)), several
-    weight = _weight(data.sample_weight, len(values), "sequence")
-    observed = observed_of(data)
+    weight = weight_of(data.sample_weight, len(values), "sequence")
+    observed, inside, there = observed_of(data), None, None
+    xp: Any = jnp if is_traced((values, lengths)) else np
     if lengths is not None:
         lengths = _lengths(lengths, *values.shape[:2])
-        xp = jnp if is_traced((values, lengths)) else np
         inside = xp.arange(values.shape[1]) < lengths[:, None]
-        inside = inside.reshape(*values.shape[:2], *[1] * (values.ndim - 2))
+        there = inside.reshape(*inside.shape, *[1] * (values.ndim - 2))
         if observed is not None:
-            everything = not is_traced((observed, inside)) and np.all(observed | ~inside)
-            observed = None if everything else observed & inside
+            everything = not is_traced((observed, there)) and np.all(observed | ~there)
+            observed = None if everything else observed & there
+    filled = values
     if observed is not None:
         optional.check_partial(family)
         rows = -1, *values.shape[2:]
-        values = fill(values.reshape(rows), observed.reshape(rows)).reshape(values.shape)
+        filled = fill(values.reshape(rows), observed.reshape(rows)).reshape(values.shape)
     if lengths is not None and values.size:  # filled with an observation, which any family admits
-        values = xp.where(inside, values, values[xp.argmax(lengths > 0), 0])
-    values = optional.validate(family, values, 2)
+        filled = xp.where(there, filled, filled[xp.argmax(lengths > 0), 0])
+    there = there if observed is None else observed
+    if there is None:
+        values = optional.validate(family, values, 2)
+    else:
+        values = validated(family, values, filled, there, 2)
     observed = None if observed is None else observed.reshape(values.shape)
-    return Sequences(values, lengths, weight, observed), several
+    labels = labels_of(data, values.shape[:2], family.num_members, family, inside)
+    return Sequences(values, lengths, weight, observed, labels), several
 
 
 def _lengths(lengths: Any, batch: int, steps: int) -> Any:

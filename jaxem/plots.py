@@ -8,11 +8,14 @@ that a picture can be read in grey.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxem.data import Samples, Sequences
 from jaxem.families import Bernoulli, Categorical, MixtureFamily, Poisson
 from jaxem.hmm import HMM
 from jaxem.mixture import Mixture
@@ -24,6 +27,8 @@ HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "oo", "**")
 GREY = "#888888"
 ELLIPSES = ((1, "-"), (2, "--"))  # standard deviations, line
 RIBBON = 0.08  # of the height of the axes
+MOST_POINTS = 5000  # of a scatter
+BARS = {"color": "#DDDDDD", "edgecolor": "white", "label": "data"}
 
 
 def mixture(
@@ -36,30 +41,42 @@ def mixture(
     the first two principal axes.  Counts, symbols: observed and fitted frequencies (of the first
     column).  Zeros and ones: the share of ones in every column.
 
+    Of `Samples` only what is observed, in rows of positive weight, is drawn.  Histograms,
+    frequencies and shares count a row as often as its weight says; the points of a scatter are all
+    alike.  In a scatter of two features a row that lacks one is a tick at the edge.  Of more
+    features, rows that lack any are left out, and the axes are found with the column's mean in the
+    place of what is missing.
+
     Args:
         model: the mixture.
-        values: rows [N, D] or [N].
+        values: rows [N, D] or [N], plain or as `Samples`.
         names: of the D columns; default "column 1", ...
         ax: matplotlib axes; default those of a new figure.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
-        ValueError: components that are mixtures themselves.
+        ValueError: components that are mixtures themselves; nothing observed of the only column.
     """
-    values = np.asarray(values)
-    columns = values.reshape(len(values), -1)
+    data = values if isinstance(values, Samples) else Samples(np.asarray(values))
+    columns = _seen(data.values, data.observed)
+    weight = np.ones(len(columns))
+    if data.sample_weight is not None:
+        weight = np.asarray(data.sample_weight)
+        columns[weight == 0] = np.nan
     names = _names(names, columns.shape[1])
     ax = _axes() if ax is None else ax
     if isinstance(model.components, MixtureFamily):
         raise ValueError("components that are mixtures themselves cannot be drawn; flatten them.")
     if isinstance(model.components, Bernoulli):
-        _shares(ax, model, columns, names)
-    elif isinstance(model.components, Poisson | Categorical):
-        _frequencies(ax, model, columns[:, 0], names[0])
-    elif columns.shape[1] == 1:
-        _densities(ax, model, columns, names[0])
+        _shares(ax, model, columns, weight, names)
+    elif columns.shape[1] > 1 and not isinstance(model.components, Poisson | Categorical):
+        _scatter(ax, model, columns, np.asarray(model.predict(data)), names)
     else:
-        _scatter(ax, model, columns, names)
+        there = ~np.isnan(columns[:, 0])
+        if not there.any():
+            raise ValueError(f"nothing of {names[0]} is observed: there is nothing to draw.")
+        draw = _frequencies if isinstance(model.components, Poisson | Categorical) else _densities
+        draw(ax, model, columns[there, 0], weight[there], names[0])
     _finish(ax, num_columns=4)
     return ax
 
@@ -75,11 +92,11 @@ def hmm(
     """Axes with one sequence and, in a ribbon below it, its most probable path of states.
 
     The black bars are the expected values in the states of that path.  Of several columns the
-    first is drawn.
+    first is drawn; what is missing of it is a gap.
 
     Args:
         model: the hidden Markov model.
-        values: one sequence, [T, D] or [T].
+        values: one sequence, [T, D] or [T], or `Sequences`, of which the first is drawn.
         names: of the D columns; default "column 1", ...
         ax: matplotlib axes; default those of a new figure.
         max_steps: draw the first so many steps.
@@ -87,9 +104,14 @@ def hmm(
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    values = np.asarray(values)
-    path = np.asarray(model.viterbi(values)[1])[:max_steps]
-    columns = values.reshape(len(values), -1)[:max_steps]
+    data = values if isinstance(values, Sequences) else Sequences(np.asarray(values)[None])
+    data = replace(data, sample_weight=None, groups=None)
+    first = jax.tree.map(lambda part: part[:1], data)
+    path = np.asarray(model.viterbi(first)[1])[0]
+    length = len(path) if first.lengths is None else int(first.lengths[0])
+    path = path[: min(length, max_steps)]
+    observed = None if first.observed is None else first.observed[0]
+    columns = _seen(first.values[0], observed)[: len(path)]
     names = _names(names, columns.shape[1])
     ax = _axes(8.0) if ax is None else ax
     series, steps = columns[:, 0], np.arange(len(path))
@@ -103,11 +125,14 @@ def hmm(
         expected = np.where(path >= 0, level[path], np.nan)[starts]
         ax.hlines(expected, starts - 0.5, starts + lengths - 0.5, color="black", linewidth=1.6)
     _ribbon(ax, path[starts], starts, lengths, model.num_states)
-    low, high = float(series.min()), float(series.max())
+    seen = series[~np.isnan(series)]
+    if not len(seen):  # the bars alone are there to be seen
+        seen = np.zeros(1) if level is None else level
+    low, high = float(seen.min()), float(seen.max())
     room = max(high - low, 1e-9 * max(abs(high), 1))
     ax.set_ylim(low - 2 * RIBBON * room, high + 0.05 * room)
     ax.set_xlim(-0.5, len(path) - 0.5)
-    if np.all(series == np.round(series)):
+    if np.all(seen == np.round(seen)):
         ax.yaxis.get_major_locator().set_params(integer=True)
     ax.set_xlabel("step")
     ax.set_ylabel(names[0])
@@ -151,20 +176,32 @@ def _innermost(family: Any) -> Any:
     return family.components if isinstance(family, MixtureFamily) else family
 
 
-def _scatter(ax: Any, model: Mixture, rows: np.ndarray, names: list[str], most: int = 5000) -> None:
+def _seen(values: Any, observed: Any) -> np.ndarray:
+    """Rows [N, D] of numbers, NaN where one is missing."""
+    columns = np.array(values, float)
+    if observed is not None:
+        columns[~np.asarray(observed)] = np.nan
+    return columns.reshape(len(columns), -1)
+
+
+def _scatter(
+    ax: Any, model: Mixture, rows: np.ndarray, member: np.ndarray, names: list[str]
+) -> None:
     mean = np.asarray(model.components.mean)
     covariance = np.asarray(model.components.covariance)
-    member = np.asarray(model.predict(rows))
     covariance = np.broadcast_to(covariance, (len(mean), *covariance.shape[-2:]))
     if rows.shape[1] > 2:
-        center = rows.mean(0)
-        _, size, axes = np.linalg.svd(rows - center, full_matrices=False)
+        there = ~np.isnan(rows)
+        center = np.sum(rows, 0, where=there) / np.maximum(there.sum(0), 1)
+        away = np.where(there, rows - center, 0)
+        _, size, axes = np.linalg.svd(away, full_matrices=False)
         share = size**2 / np.sum(size**2)
         names = [f"principal axis {i + 1} ({share[i]:.0%} of the variance)" for i in range(2)]
         axes = axes[:2].T
         rows, mean = (rows - center) @ axes, (mean - center) @ axes
         covariance = axes.T @ covariance @ axes
-    shown = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int))
+    there = ~np.isnan(rows)
+    shown = _thinned(np.flatnonzero(there.all(1)))
     for k in range(len(mean)):
         colour = COLOURS[k % len(COLOURS)]
         own = shown[member[shown] == k]
@@ -173,10 +210,31 @@ def _scatter(ax: Any, model: Mixture, rows: np.ndarray, names: list[str], most: 
             alpha=0.55, linewidths=0, label=f"component {k}",
         )  # fmt: skip
         _ellipses(ax, mean[k], covariance[k])
+        _edges(ax, rows[member == k], colour)
+    if np.any(there[:, 0] != there[:, 1]):
+        ax.plot([], [], color=GREY, marker="|", linestyle="none", label="other missing")
     for radius, line in ELLIPSES:
         ax.plot([], [], color="black", linestyle=line, linewidth=1.2, label=f"{radius} s.d.")
     ax.set_xlabel(names[0])
     ax.set_ylabel(names[1])
+
+
+def _thinned(rows: np.ndarray) -> np.ndarray:
+    """So many of the rows, evenly, that a scatter can be drawn."""
+    number = min(len(rows), MOST_POINTS)
+    return rows[np.unique(np.linspace(0, max(len(rows) - 1, 0), number).astype(int))]
+
+
+def _edges(ax: Any, pairs: np.ndarray, colour: str) -> None:
+    """What is there of pairs with one entry, as ticks at the lower and the left edge."""
+    there = ~np.isnan(pairs)
+    look = {"color": colour, "linestyle": "none", "markersize": 16, "markeredgewidth": 1.4}
+    for i in (0, 1):
+        own = pairs[_thinned(np.flatnonzero(there[:, i] & ~there[:, 1 - i])), i]
+        if i == 0:
+            ax.plot(own, 0 * own, marker="|", transform=ax.get_xaxis_transform(), **look)
+        else:
+            ax.plot(0 * own, own, marker="_", transform=ax.get_yaxis_transform(), **look)
 
 
 def _ellipses(ax: Any, mean: np.ndarray, covariance: np.ndarray) -> None:
@@ -192,10 +250,10 @@ def _ellipses(ax: Any, mean: np.ndarray, covariance: np.ndarray) -> None:
     ax.plot(*mean, marker="+", color="black", markersize=9, markeredgewidth=1.6, linestyle="none")
 
 
-def _densities(ax: Any, model: Mixture, rows: np.ndarray, name: str) -> None:
-    bins = int(np.clip(np.sqrt(len(rows)), 10, 60))
-    ax.hist(rows[:, 0], bins=bins, density=True, color="#DDDDDD", edgecolor="white", label="data")
-    low, high = float(rows.min()), float(rows.max())
+def _densities(ax: Any, model: Mixture, column: np.ndarray, weight: np.ndarray, name: str) -> None:
+    bins = int(np.clip(np.sqrt(len(column)), 10, 60))
+    ax.hist(column, bins=bins, weights=weight, density=True, **BARS)
+    low, high = float(column.min()), float(column.max())
     room = 0.05 * (high - low)
     grid = np.linspace(low - room, high + room, 500)
     _curves(ax, model, grid, np.asarray(model.components.log_prob(jnp.asarray(grid[:, None]))))
@@ -203,7 +261,9 @@ def _densities(ax: Any, model: Mixture, rows: np.ndarray, name: str) -> None:
     ax.set_ylabel("density")
 
 
-def _frequencies(ax: Any, model: Mixture, column: np.ndarray, name: str, most: int = 200) -> None:
+def _frequencies(
+    ax: Any, model: Mixture, column: np.ndarray, weight: np.ndarray, name: str, most: int = 200
+) -> None:
     """Relative frequencies of whole numbers, observed and fitted."""
     column = column.astype(int)
     family = model.components
@@ -214,7 +274,7 @@ def _frequencies(ax: Any, model: Mixture, column: np.ndarray, name: str, most: i
         family = Poisson(family.log_rate[:, 0])
     width = -(-(last + 1 - first) // most)  # numbers that share a bar
     edges = np.arange(first, last + 1 + width, width) - 0.5
-    ax.hist(column, edges, density=True, color="#DDDDDD", edgecolor="white", label="data")
+    ax.hist(column, edges, weights=weight, density=True, **BARS)
     support = np.arange(first, last + 1, width)
     _curves(ax, model, support, np.asarray(family.log_prob(jnp.asarray(support))))
     ax.set_xlabel(name)
@@ -231,11 +291,17 @@ def _curves(ax: Any, model: Mixture, at: np.ndarray, log_probs: np.ndarray) -> N
         ax.plot(at, parts[:, k], label=f"component {k}", **style)
 
 
-def _shares(ax: Any, model: Mixture, rows: np.ndarray, names: list[str]) -> None:
+def _shares(
+    ax: Any, model: Mixture, rows: np.ndarray, weight: np.ndarray, names: list[str]
+) -> None:
     """Shares of ones by column, observed and of every component."""
     probs = np.asarray(model.components.probs).reshape(-1, rows.shape[1])
     place = np.arange(rows.shape[1])
-    ax.bar(place, rows.mean(0), color="#DDDDDD", label="data")
+    counts = np.where(np.isnan(rows), 0, weight[:, None])
+    total = counts.sum(0)
+    ones = np.sum(counts * np.nan_to_num(rows), 0)
+    seen = total > 0
+    ax.bar(place[seen], ones[seen] / total[seen], color=BARS["color"], label="data")
     for k, shares in enumerate(probs):
         colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
         ax.plot(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxem.data import Chunks, Sequences, mask_from_lengths
+from jaxem.labels import as_labels, silenced
 from jaxem.missing import Groups, Missing
 from jaxem.mixture import chunks_of, groups_of, in_dtype
 from jaxem.pytree import pytree
@@ -23,6 +24,7 @@ class PreparedSequences:
     sample_weight: Float[Array, " B"] | None
     num_steps: int = field(metadata={"static": True})  # T
     num_sequences: int = field(metadata={"static": True})  # B
+    labels: Array | None = None  # int [B, T] or soft [B, T, K], anything outside a sequence
 
     @classmethod
     def of(cls, data: Sequences, emission: Any, dtype: Any) -> Self:
@@ -45,7 +47,10 @@ class PreparedSequences:
         values = values.reshape(steps * batch, *values.shape[2:])
         observed = None if data.observed is None else by_time(jnp.asarray(data.observed))
         rows = chunks_of(emission, values, weight, observed, data.groups, multiple=batch)
-        return cls(rows, lengths, each, steps, batch)
+        labels = as_labels(data.labels, dtype)
+        if labels is not None and each is not None:
+            labels = silenced(labels, each > 0)
+        return cls(rows, lengths, each, steps, batch, labels)
 
     @property
     def spread(self) -> Array | None:

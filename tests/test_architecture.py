@@ -20,13 +20,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import those of its own layer and of the ones below it.
 LAYERS = [
-    {"platform", "pytree", "semiring", "replacement"},
-    {"missing", "data", "parameters", "em"},
+    {"platform", "pytree", "semiring", "replacement", "padding"},
+    {"missing", "data", "labels", "parameters", "em"},
     {"families", "chain"},
     {"observations", "stationary", "forecast", "mixture"},
     {"prepared_sequences"},
     {"hmm"},
-    {"initialize", "comparison", "datasets", "io", "plots"},
+    {"initialize", "imputation", "comparison", "datasets", "io", "plots"},
     {"cli"},
 ]
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}

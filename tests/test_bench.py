@@ -277,3 +277,11 @@ def test_a_second_fit_of_the_same_shape_compiles_nothing() -> None:
     first_call = import_module("bench.first_call")
     told = json.loads(first_call._output(["-m", "bench.first_call", "poisson", "mixture"]))
     assert told["first"] > told["second"] > 0 and told["compilations_of_second"] == 0
+
+
+@pytest.mark.slow
+def test_missing_entries_are_timed_beside_complete_rows() -> None:
+    missing = import_module("bench.missing")
+    told = missing.measure("missing-patterns", "float32", repeats=1, factor=50)
+    assert 30 <= told["patterns"] <= missing.PATTERNS and told["difference"] < 1e-5
+    assert told["goal"] is None and 0 < told["share_missing"] < 0.2

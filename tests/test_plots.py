@@ -111,6 +111,65 @@ def test_symbols_and_mixtures_inside_states_are_drawn() -> None:
     assert legend(axes) == ["state 0", "state 1"]
 
 
+def test_a_pair_that_is_not_whole_is_a_tick_at_the_edge() -> None:
+    observed = np.ones((24, 2), bool)
+    observed[:3, 0] = observed[3:5, 1] = observed[5] = False
+    weight = np.where(np.arange(24) < 22, 1.0, 0.0)
+    data = jaxem.Samples(ROWS[:, :2], weight, observed)
+    axes = plots.mixture(jaxem.Mixture(HALF, gaussians(2)), data)
+    assert sum(len(points.get_offsets()) for points in axes.collections) == 24 - 3 - 2 - 1 - 2
+    ticks = {"|": [], "_": []}
+    for line in axes.lines:
+        ticks.get(line.get_marker(), []).extend(zip(*line.get_data(), strict=True))
+    assert sorted(x for x, _ in ticks["|"]) == sorted(ROWS[3:5, 0])
+    assert sorted(y for _, y in ticks["_"]) == sorted(ROWS[:3, 1])
+    assert "other missing" in legend(axes)
+    assert_nothing_overlaps(axes)
+
+
+def test_of_many_features_whole_rows_are_drawn_in_the_plane_of_all() -> None:
+    model = jaxem.Mixture(HALF, gaussians(3))
+    observed = np.arange(72).reshape(24, 3) % 7 > 0
+    axes = plots.mixture(model, jaxem.Samples(ROWS, observed=observed))
+    drawn = sum(len(points.get_offsets()) for points in axes.collections)
+    assert drawn == np.sum(observed.all(1)) and legend(axes)[0] == "component 0"
+    axes = plots.mixture(
+        model, jaxem.Samples(ROWS, observed=np.eye(3, dtype=bool)[np.arange(24) % 3])
+    )
+    assert not any(len(points.get_offsets()) for points in axes.collections)
+    assert_nothing_overlaps(axes)
+
+
+def test_bars_are_of_what_is_observed_and_count_weights() -> None:
+    values, weight = np.array([0, 1, 1, 7]), np.array([1.0, 2.0, 0.0, 1.0])
+    data = jaxem.Samples(values, weight, np.array([True, True, True, False]))
+    rates = jaxem.Poisson.from_rate(np.array([2.0, 9.0]))
+    axes = plots.mixture(jaxem.Mixture(HALF, rates), data)
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx([1 / 3, 2 / 3])
+    observed = np.array([[True, False], [True, False], [True, False], [False, False]])
+    bits = jaxem.Samples(np.stack([values == 1, values == 9], 1), weight, observed)
+    coins = jaxem.Bernoulli.from_probs(np.array([[0.1, 0.5], [0.9, 0.5]]))
+    axes = plots.mixture(jaxem.Mixture(HALF, coins), bits)
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx([2 / 3])
+    nothing = jaxem.Samples(values, observed=np.zeros(4, bool))
+    with pytest.raises(ValueError, match="nothing of column 1 is observed"):
+        plots.mixture(jaxem.Mixture(HALF, rates), nothing)
+
+
+def test_the_first_of_several_sequences_is_drawn_with_its_gaps() -> None:
+    observed = np.ones((2, 12), bool)
+    observed[0, 4] = False
+    values = np.where(observed, COUNTS.reshape(2, 12), -9)
+    data = jaxem.Sequences(values, np.array([8, 12]), np.array([0.0, 1.0]), observed)
+    model = jaxem.HMM(HALF, STAY, jaxem.Poisson.from_rate(np.array([2.0, 9.0])))
+    axes = plots.hmm(model, data)
+    series = axes.lines[0].get_ydata()
+    assert len(series) == 8 and np.flatnonzero(np.isnan(series)).tolist() == [4]
+    assert_nothing_overlaps(axes)
+    unseen = jaxem.Sequences(values, observed=np.zeros((2, 12), bool))
+    assert legend(plots.hmm(model, unseen)) == ["state 0", "state 1"]
+
+
 def test_axes_that_are_given_are_drawn_on_and_pyplot_is_left_alone() -> None:
     from matplotlib.figure import Figure
 

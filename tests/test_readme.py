@@ -1,4 +1,4 @@
-"""What the README shows runs and prints what it says."""
+"""What the README and the guides show runs and prints what it says."""
 
 import contextlib
 import io
@@ -15,17 +15,23 @@ from processes import configuration_restored
 from jaxem.cli import main
 
 README = Path(__file__).parent.parent / "README.md"
+GUIDES = sorted((README.parent / "docs").glob("*.md"))
 
 
-def blocks() -> list[tuple[str, str, str | None]]:
+def blocks(page: Path) -> list[tuple[str, str, str | None]]:
     """Language and text of every block of code, and the block of output right after it."""
     fence = r"```(\w+)\n(.*?)```\n"
-    found = re.finditer(fence + r"(?:\n```text\n(.*?)```)?", README.read_text("utf-8"), re.DOTALL)
+    found = re.finditer(fence + r"(?:\n```text\n(.*?)```)?", page.read_text("utf-8"), re.DOTALL)
     return [(one[1], one[2], one[3]) for one in found if one[1] != "text"]
 
 
-PYTHON = [(code, shown) for language, code, shown in blocks() if language == "python"]
-SHELL = [(code, shown) for language, code, shown in blocks() if language == "sh"]
+PYTHON = {
+    f"{page.name}, block {number}": (code, shown)
+    for page in (README, *GUIDES)
+    for number, (language, code, shown) in enumerate(blocks(page))
+    if language == "python"
+}
+SHELL = [(code, shown) for language, code, shown in blocks(README) if language == "sh"]
 
 
 @pytest.fixture
@@ -37,12 +43,12 @@ def process(tmp_path: Path, monkeypatch: Any) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("number", range(len(PYTHON)))
-def test_a_python_block_prints_what_is_shown_below_it(number: int) -> None:
-    code, shown = PYTHON[number]
+@pytest.mark.parametrize("name", PYTHON)
+def test_a_python_block_prints_what_is_shown_below_it(name: str) -> None:
+    code, shown = PYTHON[name]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(code, f"README.md, block {number}", "exec"), {"__name__": "__main__"})
+        exec(compile(code, name, "exec"), {"__name__": "__main__"})
     assert shown is not None
     assert printed.getvalue() == shown
 
@@ -64,10 +70,11 @@ def test_the_commands_run_one_after_the_other(process: None, capsys: Any) -> Non
     assert {"model.npz", "fit.png", "states.csv"} <= {path.name for path in Path().iterdir()}
 
 
-def test_the_readme_has_examples_of_both_kinds_and_its_links_lead_somewhere() -> None:
+def test_the_readme_has_examples_of_both_kinds_and_all_links_lead_somewhere() -> None:
     assert len(PYTHON) >= 2 and len(SHELL) >= 1
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text("utf-8")):
-        assert (README.parent / target).exists(), target
+    for page in (README, *GUIDES):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), target
 
 
 def test_the_names_in_the_table_exist() -> None:

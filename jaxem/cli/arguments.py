@@ -27,6 +27,11 @@ DATA is a .csv, .npy, .npz or .parquet file, or the name of a bundled data set
             sequences [B, T, D] ([B, T] with lengths [B]).
   .parquet  a table.
 Columns have the names of the header, and numbers from 1.
+
+An entry is empty where a cell of a .csv holds nothing, NaN or NA (in any case),
+.npy and .npz hold NaN, or .parquet holds null or NaN.  A blank line of a .csv is no
+row; but in a file of one column, with --missing marginalize, it is a row without
+its entry unless only blank lines follow.
 """
 MODELS_HELP = """\
 Gaussian models take real numbers, Poisson ones counts, Bernoulli ones 0 and 1,
@@ -80,7 +85,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _fit_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = f"{parser.epilog}\n{STATUS_HELP}"
+    parser.epilog = f"""\
+AIC and BIC count the initial probabilities of a hidden Markov model; the n of BIC is
+the number of rows, or the sum of their weights.
+
+{parser.epilog}
+{STATUS_HELP}"""
     parser.add_argument("data", metavar="DATA", help="a file or a bundled data set, see below")
     parser.add_argument(
         "--model", required=True, choices=MODELS, metavar="MODEL", help=", ".join(MODELS)
@@ -104,6 +114,7 @@ def _fit_arguments(parser: argparse.ArgumentParser) -> None:
         help="gmm-hmm: components in a state (default: 2)",
     )
     _data_options(parser)
+    _weights_option(parser)
     parser.add_argument(
         "--restarts",
         type=_positive,
@@ -138,7 +149,8 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
 One row comes out per row of DATA, in order: the column of sequence ids if there
 is one; the component (mixtures: the most probable one; counted from 0) or the
 state (hidden Markov models: on the most probable path); and its probability given
-the data.  A row that the model rules out has -1 and probability 0.
+the data, and given the labels if there are any.  A row that the model rules out has
+-1 and probability 0.
 
 {parser.epilog}
 {STATUS_HELP}"""
@@ -175,6 +187,7 @@ run compiles for a while; later ones on data of the same shape do not.
     parser.add_argument("model", metavar="MODEL", help="a file that `jaxem fit --out` wrote")
     parser.add_argument("data", metavar="DATA", help="a file or a bundled data set, see below")
     _data_options(parser)
+    _weights_option(parser)
     _dtype_option(parser)
     parser.add_argument(
         "--information",
@@ -188,10 +201,32 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--columns",
         metavar="A,B",
-        help="the columns to use, by name or by number from 1 (default: all but --sequence)",
+        help="the columns to use, by name or by number from 1 (default: all that no other option "
+        "names)",
     )
     parser.add_argument(
         "--sequence", metavar="COLUMN", help="rows with the same entry here are one sequence"
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="COLUMN",
+        help="known components or states, from 0; empty or -1 where unknown",
+    )
+    parser.add_argument(
+        "--missing",
+        choices=("refuse", "marginalize"),
+        default="refuse",
+        help="refuse empty entries (the default), or take them for missing at random and sum over "
+        "what they may have been",
+    )
+
+
+def _weights_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights",
+        metavar="COLUMN",
+        help="how often each row counts, 0 or more; in a hidden Markov model how often each "
+        "sequence does: the same in all its rows",
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxem import em
 from jaxem.cli import model_file, models, output
+from jaxem.cli.columns import Choice
 from jaxem.cli.read import read
 from jaxem.comparison import certify, information
 from jaxem.hmm import HMM
@@ -17,9 +18,10 @@ def run(arguments: Namespace) -> int:
     """Print the certificate and write what was asked for; the exit status."""
     output.check(arguments.json, "--json", [arguments.data, arguments.model])
     saved = model_file.load(arguments.model)
-    table = read(arguments.data, arguments.columns, arguments.sequence)
+    members = models.emission(saved).num_members
+    table = read(arguments.data, Choice.of(arguments, members))
     rows = model_file.rows_for(saved, arguments.model, table, arguments.dtype)
-    data = models.sequences_of(rows, table.groups()) if isinstance(saved, HMM) else rows
+    data = models.sequences_of(rows, table) if isinstance(saved, HMM) else rows
     model = em.cast(saved, arguments.dtype)  # symbols are integers, and would not cast it
     certificate = certify(model, data)
     blocks = [str(certificate)]

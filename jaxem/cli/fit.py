@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxem import em, io
 from jaxem.cli import models, output, picture, report
+from jaxem.cli.columns import Choice
 from jaxem.cli.read import read
 from jaxem.replacement import replace_file
 
@@ -23,12 +24,12 @@ def run(arguments: Namespace) -> int:
     output.check(arguments.out, "--out", [arguments.data, arguments.plot])
     output.check(arguments.plot, "--plot", [arguments.data])
     picture.check(arguments.plot)
-    table = read(arguments.data, arguments.columns, arguments.sequence)
+    table = read(arguments.data, Choice.of(arguments, arguments.components))
     models.check_values(table, kind.innermost)
     models.check_start(table, kind, arguments.components)
     shape = models.event_shape(kind.innermost, table.values.shape[1])
     rows = models.rows_of(table, kind.innermost, shape, arguments.dtype)
-    data = models.sequences_of(rows, table.groups()) if kind.is_hmm else rows
+    data = models.sequences_of(rows, table) if kind.is_hmm else rows
     best, objectives = _search(kind, data, arguments)
     lines = [report.report(best, objectives, SAME_OPTIMUM, table, arguments)]
     if _is_unsound(best):
@@ -39,7 +40,7 @@ def run(arguments: Namespace) -> int:
         io.save(arguments.out, best.model)
         lines.append(f"{'model in':<{report.LABEL}}{arguments.out}")
     if arguments.plot is not None:
-        drawn = picture.draw(best.model, table, rows, arguments.plot)
+        drawn = picture.draw(best.model, table, data, arguments.plot)
         replace_file(arguments.plot, lambda file: file.write(drawn))
         lines.append(f"{'picture in':<{report.LABEL}}{arguments.plot}")
     output.print_text("\n".join(lines))  # last: the reader of a pipe may have gone away

@@ -7,6 +7,7 @@ import numpy as np
 from jaxem import families, io
 from jaxem.cli import models
 from jaxem.cli.table import Table
+from jaxem.data import Samples
 from jaxem.hmm import HMM
 from jaxem.mixture import Mixture
 
@@ -24,8 +25,8 @@ def load(path: str) -> Mixture | HMM:
     return jax.tree.map(jnp.asarray, model)
 
 
-def rows_for(model: Mixture | HMM, path: str, table: Table, dtype: str) -> np.ndarray:
-    """The values of a table as the model in the file at `path` takes them, [N, *event_shape].
+def rows_for(model: Mixture | HMM, path: str, table: Table, dtype: str) -> Samples:
+    """The rows of a table as the model in the file at `path` takes them.
 
     Raises:
         ValueError: another number of columns than the model has, or an entry that it cannot have

@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from jaxem import families, initialize
 from jaxem.cli.table import Table
-from jaxem.data import Sequences
+from jaxem.data import Samples, Sequences
 from jaxem.hmm import HMM
 from jaxem.mixture import Mixture
 
@@ -93,39 +93,74 @@ def check_start(table: Table, kind: Kind, num_components: int) -> None:
     """Refuse data too poor for a model of this kind.
 
     Raises:
-        ValueError: more components than rows, or a Gaussian of a column that never varies.
+        ValueError: nothing observed, or nothing in some column; more components than rows; a
+            Gaussian of a column that never varies.
     """
-    rows, needed = len(table.values), num_components * kind.mixtures
+    there = np.ones(table.values.shape, bool) if table.observed is None else table.observed
+    if table.weights is not None:
+        there = there & (table.weights.cells > 0)[:, None]
+    of_rows = "in every row" if table.weights is None else "in every row of positive weight"
+    if not there.any():
+        raise ValueError(
+            f"{table.source}: every entry is missing {of_rows}: there is nothing to fit"
+        )
+    unseen = np.flatnonzero(~there.any(0))
+    if len(unseen):
+        raise ValueError(
+            f"{table.source}: column {table.columns[unseen[0]]} is empty {of_rows}; "
+            "leave it out with --columns"
+        )
+    rows, needed = int(there.any(1).sum()), num_components * kind.mixtures
     if needed > rows:
         inside = "" if kind.mixtures == 1 else f" with --mixtures {kind.mixtures}"
+        but = "" if rows == len(there) else " that count and are not empty"
         raise ValueError(
             f"--components {num_components}{inside} needs at least {needed} rows, "
-            f"{table.source} has {rows}"
+            f"{table.source} has {rows}{but}"
         )
     if kind.innermost in GAUSSIANS.values():
-        still = np.flatnonzero(np.ptp(table.values, axis=0) == 0)
+        highest = np.where(there, table.values, -np.inf).max(0)
+        still = np.flatnonzero(highest == np.where(there, table.values, np.inf).min(0))
         if len(still):
+            value = table.values[np.argmax(there[:, still[0]]), still[0]]
+            where = of_rows if there.all() else "wherever it counts and is not empty"
             raise ValueError(
-                f"{table.source}: column {table.columns[still[0]]} holds "
-                f"{table.values[0, still[0]]} in every row, so it has no variance; "
-                "leave it out with --columns"
+                f"{table.source}: column {table.columns[still[0]]} holds {value} {where}, "
+                "so it has no variance; leave it out with --columns"
             )
 
 
-def rows_of(table: Table, family: Any, event_shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """The values as a family of this class takes them: [N, *event_shape], integers if symbols."""
-    values = table.values.reshape(len(table.values), *event_shape)
-    return values.astype(np.int32 if family is families.Categorical else dtype)
+def rows_of(table: Table, family: Any, event_shape: tuple[int, ...], dtype: str) -> Samples:
+    """The rows as a family of this class takes them: [N, *event_shape], integers if symbols."""
+    shape = len(table.values), *event_shape
+    values = table.values.reshape(shape)
+    return Samples(
+        values.astype(np.int32 if family is families.Categorical else dtype),
+        None if table.weights is None else table.weights.cells.astype(dtype),
+        None if table.observed is None else table.observed.reshape(shape),
+        labels=None if table.labels is None else table.labels.cells,
+    )
 
 
-def sequences_of(rows: np.ndarray, groups: list[np.ndarray]) -> Any:
-    """Rows as what an HMM takes: one sequence [T, ...], or `Sequences`."""
-    parts = [rows[group] for group in groups]
-    if len(parts) == 1:
-        return parts[0]
-    if len({len(part) for part in parts}) == 1:  # nothing to mask
-        return Sequences(np.stack(parts))
-    return Sequences.pack(parts)
+def sequences_of(rows: Samples, table: Table) -> Sequences:
+    """The rows of a table as the sequences that they are.
+
+    Raises:
+        ValueError: weights that differ within a sequence; the message names two rows.
+    """
+    groups = table.groups()
+    table.check_weights_of(groups)
+    lengths = np.array([len(group) for group in groups])
+    inside = np.arange(lengths.max()) < lengths[:, None]
+    row = np.zeros(inside.shape, int)  # which is at each step; past the end the first, say
+    row[inside] = np.concatenate(groups)
+    return Sequences(
+        rows.values[row],
+        None if inside.all() else lengths,
+        None if rows.sample_weight is None else rows.sample_weight[row[:, 0]],
+        None if rows.observed is None else rows.observed[row],
+        labels=None if rows.labels is None else np.where(inside, rows.labels[row], -1),
+    )
 
 
 def event_shape(family: Any, num_columns: int) -> tuple[int, ...]:

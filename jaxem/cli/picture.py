@@ -4,8 +4,6 @@ import io
 import os
 from typing import Any
 
-import numpy as np
-
 from jaxem import plots
 from jaxem.cli.table import Table
 from jaxem.mixture import Mixture
@@ -31,18 +29,17 @@ def check(path: str | None) -> None:
         )
 
 
-def draw(model: Any, table: Table, values: np.ndarray, path: str) -> bytes:
+def draw(model: Any, table: Table, data: Any, path: str) -> bytes:
     """The picture as the bytes of a file of the kind that `path` ends in.
 
-    `values` are the rows as the model takes them.  Of several sequences the first is drawn.
+    `data` are those of the table as the model takes them.  Of several sequences the first is drawn.
     """
     if isinstance(model, Mixture):
-        axes = plots.mixture(model, values, names=table.columns)
+        axes = plots.mixture(model, data, names=table.columns)
     else:
-        rows = table.groups()[0]
-        axes = plots.hmm(model, values[rows], names=table.columns)
+        axes = plots.hmm(model, data, names=table.columns)
         if table.ids is not None:
-            axes.set_xlabel(f"step of sequence {table.ids[rows[0]]}")
+            axes.set_xlabel(f"step of sequence {table.ids[0]}")
     content = io.BytesIO()
     axes.figure.savefig(content, format=_ending(path))
     return content.getvalue()

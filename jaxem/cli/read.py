@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module, resources
 from typing import Any
@@ -10,19 +11,20 @@ from typing import Any
 import numpy as np
 
 from jaxem import datasets
-from jaxem.cli.table import Table, choose, refuse_cell
+from jaxem.cli.columns import Choice, Roles, choose
+from jaxem.cli.table import EMPTY, FINITE, IDS, WEIGHT, Column, Table, label_remedy, refuse_cell
 
-FINITE = "every entry must be a finite number"
 NO_HEADER = "; the first line is a header only if none of its cells is a number"
+NOT_AVAILABLE = ("NaN", "nan", "NA")  # and empty; in other cases read more slowly
 _BOOLEANS = {"true": "1", "false": "0"}
 
 
-def read(source: str, columns: str | None = None, sequence: str | None = None) -> Table:
-    """The table that DATA, --columns and --sequence name, every entry of it a finite number.
+def read(source: str, choice: Choice) -> Table:
+    """The table that DATA and the options name, every entry a finite number or told as missing.
 
     Raises:
-        ValueError: no such data, not such a file, a column that is not there, an entry that is
-            empty or not a finite number: the message names file, row and column.
+        ValueError: no such data, not such a file, a column that is not there, an entry that may not
+            be: the message names file, row and column.
         OSError: the file cannot be read.
     """
     readers = {
@@ -33,18 +35,17 @@ def read(source: str, columns: str | None = None, sequence: str | None = None) -
     }
     ending = os.path.splitext(source)[1].lower()
     if source in datasets.BUNDLED and not os.path.exists(source):
-        table = _bundled(source).select(columns, sequence)
+        table = _bundled(source).select(choice)
     elif not os.path.exists(source):
         names = ", ".join(datasets.BUNDLED)
         raise ValueError(f"{source}: no such file, nor a bundled data set; those are {names}")
     elif ending not in readers:
         raise ValueError(f"{source}: unknown kind of file; expected one of {', '.join(readers)}")
     else:
-        table = readers[ending](source, columns, sequence)
+        table = readers[ending](source, choice)
     if len(table.values) == 0:
         raise ValueError(f"{source}: there is no row of data in it")
-    table.refuse(~np.isfinite(table.values), FINITE)
-    return table
+    return table.checked(choice)
 
 
 def _bundled(name: str) -> Table:
@@ -55,72 +56,118 @@ def _bundled(name: str) -> Table:
     return Table(name, tuple(header[-values.shape[1] :]), values)  # the loader may drop a year
 
 
-def _read_csv(source: str, chosen: str | None, sequence: str | None) -> Table:
-    pandas = _pandas(source)
-    start, header, width = _first_rows(source)
-    names = header or tuple(str(i + 1) for i in range(width))
-    kept, ids = choose(source, names, chosen, sequence)
-    skipped = start + (header is not None)
-
-    def load(dtype: Any) -> Any:
-        try:
-            return pandas.read_csv(
-                source,
-                header=None,
-                names=range(width),
-                index_col=False,
-                dtype=dtype,
-                skiprows=skipped,
-                skip_blank_lines=False,  # so that row i is line skipped + i + 1
-                skipinitialspace=True,
-                na_filter=False,
-                encoding="utf-8-sig",
-                low_memory=False,
-            )
-        except pandas.errors.EmptyDataError:
-            raise ValueError(f"{source}: there is no row of data in it") from None
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{source}: not a CSV file in UTF-8: {error}") from error
-        except pandas.errors.ParserError as error:
-            raise ValueError(f"{source}: {_ragged(str(error), skipped)}") from None
-
-    frame = load(None if ids is None else {ids: str})
-    lines = np.arange(len(frame)) + skipped + 1
-    if all(frame[i].dtype.kind in "iufb" for i in kept):
-        values = _as_numbers([frame[i].to_numpy() for i in kept])
-    else:  # slower: some cell is no number, or some line blank
-        frame = load(str).fillna("")
-        filled = frame.ne("").any(axis=1).to_numpy()
-        frame, lines = frame[filled], lines[filled]
+def _read_csv(source: str, choice: Choice) -> Table:
+    header_line, header, width = _first_rows(source)
+    names = header or _numbered(width)
+    roles = choose(source, names, choice)
+    frame = _frame(source, width, header_line, roles, choice.marginalize)
+    arrays = {i: frame[i].to_numpy() for i in roles.numeric}
+    ids = None if roles.sequence is None else frame[roles.sequence]
+    lines = np.arange(len(frame)) + header_line + 1
+    if not _is_read(arrays, ids, choice.marginalize):
+        # Slower: some cell is no number, or some line may be blank.
+        gaps = choice.marginalize and width == 1
+        lines, rows = _rows(source, header_line, width, gaps)
         hint = "" if header else NO_HEADER
-        values = _as_numbers([_parse(source, frame[i], names[i], lines, hint) for i in kept])
-    table = Table(source, tuple(names[i] for i in kept), values, lines)
-    if ids is None:
+        unread = f"{FINITE}; repair or drop the row, or choose columns with --columns"
+        remedies = _remedies(roles, choice)
+        empty = None if choice.marginalize else EMPTY
+        remedies |= dict.fromkeys(roles.values, (unread, empty))
+        arrays = {
+            i: _parse(source, [row[i] for row in rows], names[i], lines, hint, *remedies[i])
+            for i in roles.numeric
+        }
+        ids = None if roles.sequence is None else [row[roles.sequence] for row in rows]
+    table = _table(source, names, roles, arrays, lines)
+    if roles.sequence is None:
         return table
-    return replace(table, sequence=names[ids], ids=_ids(source, frame[ids], names[ids], table))
+    name = names[roles.sequence]
+    return replace(table, sequence=name, ids=_ids(source, ids, name, table))
+
+
+def _frame(source: str, width: int, header_line: int, roles: Roles, gaps: bool) -> Any:
+    """The file below its header as pandas reads it: a column that holds text has another dtype."""
+    pandas = _pandas(source)
+    try:
+        return pandas.read_csv(
+            source,
+            header=None,
+            names=range(width),
+            index_col=False,
+            dtype=None if roles.sequence is None else {roles.sequence: str},
+            skiprows=header_line,
+            skip_blank_lines=False,  # so that row i is line header_line + i + 1
+            skipinitialspace=True,
+            na_filter=gaps,
+            keep_default_na=False,
+            na_values={i: ["", *NOT_AVAILABLE] for i in roles.numeric},
+            encoding="utf-8-sig",
+            low_memory=False,
+        )
+    except pandas.errors.EmptyDataError:
+        raise ValueError(f"{source}: there is no row of data in it") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source}: not a CSV file in UTF-8: {error}") from error
+    except pandas.errors.ParserError as error:
+        raise ValueError(f"{source}: {_ragged(str(error), header_line)}") from None
+
+
+def _is_read(arrays: dict[int, np.ndarray], ids: Any, gaps: bool) -> bool:
+    """Whether pandas found numbers everywhere, but for `gaps`, and no line that may be blank."""
+    if not all(cells.dtype.kind in "iufb" for cells in arrays.values()):
+        return False
+    empty = np.array([np.isnan(cells) for cells in arrays.values()])
+    infinite = any(np.isinf(cells).any() for cells in arrays.values())
+    whole = ids is None or ids.notna().all()
+    return whole and not infinite and not (empty.all(0) if gaps else empty).any()
+
+
+def _records(source: str) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """The line on which each record of a CSV file ends, and its cells: none on a blank line."""
+    try:
+        with open(source, newline="", encoding="utf-8-sig") as file:
+            lines = (line if line.strip() else "\n" for line in file)
+            reader = csv.reader(lines, skipinitialspace=True)
+            for cells in reader:
+                yield reader.line_num, tuple(cell.strip() for cell in cells)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{source}: not a CSV file in UTF-8: {error}") from error
 
 
 def _first_rows(source: str) -> tuple[int, tuple[str, ...] | None, int]:
-    """Blank lines at the start, the header if there is one, and the number of columns."""
-    try:
-        with open(source, newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file, skipinitialspace=True)
-            seen = []
-            for row in rows:
-                if any(cell.strip() for cell in row):
-                    seen.append((rows.line_num, tuple(cell.strip() for cell in row)))
-                if len(seen) == 2:
-                    break
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{source}: not a CSV file in UTF-8: {error}") from error
+    """The line of the header (0 without one), the header, and the number of columns."""
+    seen = []
+    for line, cells in _records(source):
+        if any(cells):
+            seen.append((line, cells))
+        if len(seen) == 2:
+            break
     if not seen:
         raise ValueError(f"{source}: the file is empty")
     (line, first), *second = seen
     if second and len(second[0][1]) > len(first):
         (below, longer), width = second[0], len(first)
         raise ValueError(f"{source}: row {below} has {len(longer)} cells, row {line} has {width}")
-    header = None if any(map(_is_number, first)) else first
-    return line - 1, header, len(first)
+    if any(map(_is_number, first)):
+        return 0, None, len(first)
+    return line, first, len(first)
+
+
+def _rows(
+    source: str, header_line: int, width: int, gaps: bool
+) -> tuple[np.ndarray, list[tuple[str, ...]]]:
+    """Lines and cells of the rows below the header; a short row is filled up with empty cells.
+
+    Blank lines are none; where there are `gaps`, only those at the end are not, nor those at the
+    beginning of a file without a header.
+    """
+    records = [record for record in _records(source) if record[0] > header_line]
+    filled = [i for i, (_, cells) in enumerate(records) if cells]
+    if gaps and filled:
+        filled = range(0 if header_line else filled[0], filled[-1] + 1)
+    lines = np.array([records[i][0] for i in filled], int)
+    cells = [records[i][1] for i in filled]
+    return lines, [row + ("",) * (width - len(row)) for row in cells]
 
 
 def _is_number(cell: str) -> bool:
@@ -139,25 +186,38 @@ def _ragged(message: str, skipped: int) -> str:
     return f"row {line} has {found} cells, the rows above have {expected}"
 
 
-def _parse(source: str, cells: Any, column: str, lines: np.ndarray, hint: str) -> np.ndarray:
-    """A column of text as numbers, or a ValueError that names the first cell that is none."""
+def _parse(
+    source: str,
+    cells: Sequence[str],
+    column: str,
+    lines: np.ndarray,
+    hint: str,
+    remedy: str,
+    empty_remedy: str | None,
+) -> np.ndarray:
+    """A column of text as numbers, NaN where it is empty if there is no remedy for that.
+
+    Raises:
+        ValueError: the message names the first cell that is no finite number.
+    """
     pandas = _pandas(source)
-    text = cells.str.strip()
-    numbers = text.str.lower().replace(_BOOLEANS)
-    numbers = pandas.to_numeric(numbers, errors="coerce").to_numpy(np.float64)
-    bad = np.flatnonzero(~np.isfinite(numbers))
-    if len(bad):
-        cell = text.iloc[bad[0]]
-        remedy = f"{FINITE}; repair or drop the row, or choose columns with --columns"
-        if any(mark in cell for mark in ";\t"):
+    text = pandas.Series(cells, dtype=object).str.lower()
+    empty = text.isin(["", "nan", "na"]).to_numpy()
+    numbers = pandas.to_numeric(text.replace(_BOOLEANS), errors="coerce").to_numpy(np.float64)
+    bad = ~np.isfinite(numbers) & ~(empty & (empty_remedy is None))
+    if bad.any():
+        first = int(np.argmax(bad))
+        if empty[first]:
+            remedy = str(empty_remedy)
+        elif any(mark in cells[first] for mark in ";\t"):
             remedy = "cells are separated by commas"
-        elif bad[0] == 0:
+        elif first == 0:
             remedy += hint
-        refuse_cell(source, f"row {lines[bad[0]]}", column, cell, remedy)
+        refuse_cell(source, f"row {lines[first]}", column, cells[first], remedy)
     return numbers
 
 
-def _read_parquet(source: str, chosen: str | None, sequence: str | None) -> Table:
+def _read_parquet(source: str, choice: Choice) -> Table:
     pandas = _pandas(source)
     try:
         import_module("pyarrow")
@@ -170,30 +230,73 @@ def _read_parquet(source: str, chosen: str | None, sequence: str | None) -> Tabl
     except Exception as error:  # Arrow has many kinds of its own
         raise ValueError(f"{source}: not a Parquet file: {error}") from error
     names = tuple(map(str, frame.columns))
-    kept, ids = choose(source, names, chosen, sequence)
-    arrays = []
-    for i in kept:
-        column = frame.iloc[:, i]
-        if column.dtype.kind not in "iufb":
-            raise ValueError(
-                f"{source}: column {names[i]} holds {column.dtype}, not numbers; "
-                "choose columns with --columns"
-            )
-        missing = column.isna().any()  # pandas' own integers may have holes
-        arrays.append(
-            column.to_numpy(np.float64, na_value=np.nan) if missing else column.to_numpy()
-        )
-    table = Table(source, tuple(names[i] for i in kept), _as_numbers(arrays))
-    if ids is None:
+    roles = choose(source, names, choice)
+    columns = {i: frame.iloc[:, i] for i in range(len(names))}
+    remedies = _remedies(roles, choice)
+    arrays = {i: _from_frame(source, columns[i], names[i], remedies.get(i)) for i in roles.numeric}
+    table = _table(source, names, roles, arrays, None)
+    if roles.sequence is None:
         return table
-    column = frame.iloc[:, ids]
-    text = column.astype(str).where(column.notna(), "")
-    lines = np.arange(len(frame)) + 1
-    table = replace(table, lines=lines)  # a row keeps its number when it belongs to a sequence
-    return replace(table, sequence=names[ids], ids=_ids(source, text, names[ids], table))
+    name, text = names[roles.sequence], _as_text(columns[roles.sequence])
+    lines = np.arange(len(frame)) + 1  # a row keeps its number when it belongs to a sequence
+    table = replace(table, lines=lines)
+    return replace(table, sequence=name, ids=_ids(source, text, name, table))
 
 
-def _read_numpy(source: str, chosen: str | None, sequence: str | None) -> Table:
+def _from_frame(
+    source: str, column: Any, name: str, remedies: tuple[str, str | None] | None
+) -> np.ndarray:
+    """A column of a frame as numbers, NaN where it holds none; with `remedies` it may hold text."""
+    if column.dtype.kind == "O":
+        column = column.convert_dtypes()  # booleans with holes, say
+    if column.isna().all():
+        return np.full(len(column), np.nan)
+    if column.dtype.kind in "iufb":
+        missing = column.isna().any()  # pandas' own integers may have holes
+        return column.to_numpy(np.float64, na_value=np.nan) if missing else column.to_numpy()
+    if remedies is None:
+        raise ValueError(
+            f"{source}: column {name} holds {column.dtype}, not numbers; "
+            "choose columns with --columns"
+        )
+    text = [cell.strip() for cell in _as_text(column)]
+    return _parse(source, text, name, np.arange(len(text)) + 1, "", *remedies)
+
+
+def _as_text(column: Any) -> Any:
+    """The cells of a column of a frame as text, empty where there is nothing."""
+    return column.astype(str).where(column.notna(), "")
+
+
+def _table(
+    source: str,
+    names: tuple[str, ...],
+    roles: Roles,
+    arrays: dict[int, np.ndarray],
+    lines: np.ndarray | None,
+) -> Table:
+    """Columns of numbers, by index, each in its role."""
+
+    def of_rows(index: int | None) -> Column | None:
+        return None if index is None else Column(names[index], arrays[index])
+
+    return Table(
+        source,
+        tuple(names[i] for i in roles.values),
+        _as_numbers([arrays[i] for i in roles.values]),
+        lines,
+        weights=of_rows(roles.weights),
+        labels=of_rows(roles.labels),
+    )
+
+
+def _remedies(roles: Roles, choice: Choice) -> dict[int | None, tuple[str, str | None]]:
+    """What to do about a cell that is no weight or no label, and about an empty one."""
+    label = label_remedy(choice.num_members)
+    return {roles.weights: (WEIGHT, WEIGHT), roles.labels: (label, None)}
+
+
+def _read_numpy(source: str, choice: Choice) -> Table:
     try:
         with open(source, "rb") as file:
             loaded = np.load(file, allow_pickle=False)
@@ -224,10 +327,7 @@ def _read_numpy(source: str, chosen: str | None, sequence: str | None) -> Table:
             f"{source}: values have shape {list(values.shape)}; expected [N], [N, D], or padded "
             "sequences [B, T, D] ([B, T] with lengths [B])"
         )
-    chosen_table = table.select(chosen, sequence)
-    if chosen_table.ids is not None and table.ids is None:
-        chosen_table = replace(chosen_table, lines=np.arange(len(table.values)) + 1)
-    return chosen_table
+    return table.select(choice)
 
 
 def _unpack(source: str, values: np.ndarray, lengths: np.ndarray | None) -> Table:
@@ -253,7 +353,7 @@ def _ids(source: str, cells: Any, column: str, table: Table) -> np.ndarray:
     empty = np.flatnonzero(ids == "")
     if len(empty):
         place = f"row {table.lines[empty[0]]}" if table.lines is not None else table.place(empty[0])
-        refuse_cell(source, place, column, "", "every row needs the id of its sequence")
+        refuse_cell(source, place, column, "", IDS)
     return ids.astype(str)
 
 

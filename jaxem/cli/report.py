@@ -29,6 +29,7 @@ def report(
     """
     head = [
         *_line("data", _data(table)),
+        *_incomplete(table),
         *_line("model", _model(best.model, arguments)),
         *_line("seed", f"{arguments.seed}"),
         *_line("dtype", arguments.dtype),
@@ -53,6 +54,25 @@ def _data(table: Table) -> str:
     return text
 
 
+def _incomplete(table: Table) -> list[str]:
+    """What is missing of the data, and what is known besides them."""
+    lines = []
+    if table.observed is not None:
+        count, size = int(np.sum(~table.observed)), table.observed.size
+        lines += _line("missing", f"{count} of {size} entries, {100 * count / size:.3g} per cent")
+    if table.weights is not None:
+        lines += _line("weights", f"{table.weights.name}, {_num_observations(table):.10g} in all")
+    if table.labels is not None:
+        known = int(np.sum(table.labels.cells >= 0))
+        lines += _line("labels", f"{table.labels.name}, {known} of {len(table.values)} rows known")
+    return lines
+
+
+def _num_observations(table: Table) -> float:
+    """The n of BIC."""
+    return len(table.values) if table.weights is None else float(table.weights.cells.sum())
+
+
 def _model(model: Any, arguments: Namespace) -> str:
     what = "component" if isinstance(model, Mixture) else "state"
     count = arguments.components
@@ -67,7 +87,8 @@ def _model(model: Any, arguments: Namespace) -> str:
 
 
 def _ending(best: EMResult, objectives: np.ndarray, tolerance: float, table: Table) -> list[str]:
-    rows, count = len(table.values), int(best.num_parameters)
+    count = int(best.num_parameters)
+    rows: Any = _num_observations(table)  # weights may sum to what is no whole number
     log_likelihood = float(best.log_likelihood)
     same = max(tolerance, 1e-6 * abs(log_likelihood))  # float32 tells no less apart
     reached = int(
@@ -76,7 +97,7 @@ def _ending(best: EMResult, objectives: np.ndarray, tolerance: float, table: Tab
     lines = [
         *_line("log-likelihood", f"{log_likelihood:.4f}"),
         *_line("AIC", f"{float(best.aic):.4f} with {count} free parameters"),
-        *_line("BIC", f"{float(best.bic(rows)):.4f} with n = {rows}"),
+        *_line("BIC", f"{float(best.bic(rows)):.4f} with n = {rows:.10g}"),
         *_line("steps", f"{int(best.num_steps)}"),
         *_line("ended", best.outcome),
     ]

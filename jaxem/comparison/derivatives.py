@@ -96,7 +96,8 @@ def missing_information(
     start = _start(model, free)
 
     def along(direction: Leaves) -> Leaves:
-        if getattr(data, "missing", None) is not None:  # what is latent is more than a path
+        given = getattr(data, "missing", None), getattr(data, "labels", None)
+        if any(part is not None for part in given):  # what is latent is more, or less, than a path
             return _missing_by_divergence(model, free, data, start, direction)
         if isinstance(model, HMM):
             return _missing_in_chain(model, free, data, start, direction)

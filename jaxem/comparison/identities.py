@@ -97,7 +97,7 @@ def check_decomposition(
     """
     tolerance = step.tolerance.identity
     bound = survey.q_here + entropy
-    scale = step.size + abs(step.log_likelihood) + entropy
+    scale = step.size + abs(step.log_likelihood) + abs(entropy)
     yield Check.of(
         "decomposition.posterior",
         abs(step.log_likelihood - bound) / scale,
@@ -114,7 +114,7 @@ def check_decomposition(
             continue
         expected = float(objective.q_at(step.model, stats, step.model))
         entropy, gap = map(float, between(other, step.data, step.model))
-        scale = step.size + abs(step.log_likelihood) + abs(expected) + entropy + gap
+        scale = step.size + abs(step.log_likelihood) + abs(expected) + abs(entropy) + gap
         errors += [abs(step.log_likelihood - (expected + entropy + gap)) / scale, -gap]
         gaps.append(gap)
     if not gaps:

@@ -196,3 +196,12 @@ class PartialBernoulli:
     def _log_probs(self) -> tuple[Float[Array, "K D"], Float[Array, "K D"]]:
         logits = self.family.logits.reshape(self.family.num_members, -1)
         return jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+
+    def expected(self, _: Partial, responsibilities: Float[Array, "N K"]) -> Float[Array, "N ..."]:
+        """Probabilities of a one, mixed: what is observed says nothing else of the rest."""
+        probs = jax.nn.sigmoid(self.family.logits)
+        return jnp.tensordot(responsibilities, probs, 1, precision=PRECISION)
+
+    def draw(self, key: Array, _: Partial, member: Int[Array, " N"]) -> Int[Array, "N ..."]:
+        """One row of zeros and ones from each of the members named."""
+        return self.family.sample(key, member)

@@ -209,6 +209,15 @@ class PartialCategorical:
         each = relative_entropy(self.family.log_probs, other.family.log_probs)
         return _where_missing(x, jnp.sum(each, 1))
 
+    def expected(self, x: Partial, responsibilities: Float[Array, "N K"]) -> Int[Array, " N"]:
+        """The most probable symbol of the members, mixed; of equal ones the first."""
+        mixed = jnp.dot(responsibilities, self.family.probs, precision=PRECISION)
+        return jnp.argmax(mixed, 1).astype(x.values.dtype)
+
+    def draw(self, key: Array, x: Partial, member: Int[Array, " N"]) -> Int[Array, " N"]:
+        """One symbol from each of the members named."""
+        return self.family.sample(key, member).astype(x.values.dtype)
+
 
 def _where_missing(x: Partial, each: Float[Array, " K"]) -> Float[Array, "N K"]:
     return jnp.where(x.observed[:, None], 0, each)

@@ -200,7 +200,7 @@ class MixtureFamilyForm:
         """Whether the inner form is."""
         return self.inner.accurate
 
-    def _log_joint(self, x: Array) -> Float[Array, "K M n"]:
+    def _log_joint(self, x: Any) -> Float[Array, "K M n"]:
         log_weights = self.family.weights.log_probs
         return log_weights[:, :, None] + self.inner.log_prob(x).T.reshape(*log_weights.shape, -1)
 
@@ -235,10 +235,27 @@ class MixtureFamilyForm:
         self, form: "MixtureFamilyForm", x: Array, responsibilities: Float[Array, "n K"]
     ) -> MixtureFamilyStats:
         """Statistics about this form's means, components being inferred by `form`."""
-        shared = softmax(form._log_joint(x), 1)[0] * responsibilities.T[:, None]
+        shared = form._shared(x, responsibilities)
         joint = shared.reshape(-1, shared.shape[-1]).T
         components = optional.stats(form.inner, self.inner, x, joint)
         return MixtureFamilyStats(jnp.sum(shared, -1), components)
+
+    def _shared(self, x: Any, responsibilities: Float[Array, "n K"]) -> Float[Array, "K M n"]:
+        """The responsibility of each member shared among its components."""
+        return softmax(self._log_joint(x), 1)[0] * responsibilities.T[:, None]
+
+    def expected(self, x: Partial, responsibilities: Float[Array, "n K"]) -> Array:
+        """What the components expect, each as its member's responsibility is shared."""
+        shared = self._shared(x, responsibilities)
+        return optional.expected(self.inner, x, shared.reshape(-1, shared.shape[-1]).T)
+
+    def draw(self, key: Array, x: Partial, member: Int[Array, " n"]) -> Array:
+        """A component of each member from its posterior, and of this what is missing."""
+        inner_key, row_key = jax.random.split(key)
+        log_joint = self._log_joint(x)
+        log_joint = jnp.take_along_axis(log_joint, member[None, None], 0)[0]  # [M, n]
+        inner = jax.random.categorical(inner_key, log_joint, 0)
+        return optional.draw(self.inner, row_key, x, member * len(log_joint) + inner)
 
     def infer(self, x: Any) -> Any:
         """The rows with what the inner form makes of their missing entries."""

@@ -130,6 +130,32 @@ def finish(form: Any, anchor: Any, total: Any) -> Any:
     return anchor.finish(total)
 
 
+def expected(form: Any, x: Any, responsibilities: Array) -> Array:
+    """Rows as the members, mixed by their responsibilities, expect them; [n, ...].
+
+    Where an entry is observed it holds anything.
+    """
+    _check_imputation(form, "expected")
+    return form.expected(x, responsibilities)
+
+
+def draw(form: Any, key: Array, x: Any, member: Array) -> Array:
+    """Rows drawn from the member [n] of each given what is observed of them; [n, ...].
+
+    Where an entry is observed it holds anything.
+    """
+    _check_imputation(form, "draw")
+    return form.draw(key, x, member)
+
+
+def _check_imputation(form: Any, method: str) -> None:
+    if not hasattr(form, method):
+        raise ValueError(
+            f"{type(form).__name__} has no {method}: it does not say what to put in the place of "
+            "missing entries; give this partial form of the family one."
+        )
+
+
 def log_joint(form: Any, x: Array) -> Array:
     """log p(x, inner | member) of every row, [K, I, n]: I inner alternatives, 1 for most families.
 
@@ -239,8 +265,8 @@ def finite_rows(x: Any, event_shape: tuple[int, ...], leading: int = 1) -> Any:
             leading,
         )
         # A square must be finite too, in the dtype that JAX will compute in.
-        limit = float(
-            jnp.finfo(jnp.promote_types(jax.dtypes.canonicalize_dtype(x.dtype), "f4")).max
-        )
-        refuse(abs(x) > limit**0.5 / 2, x, "data are too large", "rescale that column.", leading)
+        computed = jnp.promote_types(jax.dtypes.canonicalize_dtype(x.dtype), "f4")
+        limit = float(jnp.finfo(computed).max) ** 0.5 / 2
+        limit = min(limit, float(jnp.finfo(x.dtype).max))  # half precision has no number so large
+        refuse(abs(x) > limit, x, "data are too large", "rescale that column.", leading)
     return x

@@ -7,8 +7,9 @@ else: the masks enter as products, without a factorisation.
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxem.families import moments
 from jaxem.families.moments import GaussianStats
@@ -79,6 +80,15 @@ class PartialDiagonal:
         each = 0.5 * (relative_entropy(jnp.zeros_like(ratio), ratio) + away**2)
         return _over_missing(x, each)
 
+    def expected(self, _: Partial, responsibilities: Float[Array, "n K"]) -> Float[Array, "n D"]:
+        """The means of the members, mixed: what is observed says nothing else of the rest."""
+        return jnp.dot(responsibilities, self.mean, precision=PRECISION)
+
+    def draw(self, key: Array, _: Partial, member: Int[Array, " n"]) -> Float[Array, "n D"]:
+        """One row from each of the members named."""
+        noise = jax.random.normal(key, (len(member), self.mean.shape[1]), self.mean.dtype)
+        return self.mean[member] + jnp.exp(self.log_scale)[member] * noise
+
     @property
     def constants(self) -> Float[Array, "K D"]:
         """The log-density of each feature at the mean."""
@@ -87,7 +97,7 @@ class PartialDiagonal:
 
 @dataclass(frozen=True)
 class PartialDiagonalFeatures:
-    """The same as products with φ = [observed; x; x²], x being 0 where it is missing."""
+    """The same as products with φ = [observed; x; x²], x being 0 where a centred row lacks it."""
 
     members: PartialDiagonal
     accurate: Bool[Array, ""]  # as for complete rows
@@ -139,6 +149,14 @@ class PartialDiagonalFeatures:
     ) -> Float[Array, "n K"]:
         """Divergence of what is missing of every row, given the member, from that of `other`."""
         return self.members.missing_divergence(other.members, x)
+
+    def expected(self, x: Partial, responsibilities: Float[Array, "n K"]) -> Float[Array, "n D"]:
+        """The means of the members, mixed."""
+        return self.members.expected(x, responsibilities)
+
+    def draw(self, key: Array, x: Partial, member: Int[Array, " n"]) -> Float[Array, "n D"]:
+        """One row from each of the members named."""
+        return self.members.draw(key, x, member)
 
 
 def _over_missing(x: Partial, each: Float[Array, "K D"]) -> Float[Array, "n K"]:

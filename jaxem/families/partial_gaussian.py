@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxem.families import moments
 from jaxem.families.conditional import Conditional
@@ -99,6 +99,38 @@ class ByPattern:
 
         return lax.map(member, (self.family.mean, moved, shift)).T + rest
 
+    def expected(self, x: Partial, responsibilities: Float[Array, "n K"]) -> Float[Array, "n D"]:
+        """Conditional means of the members, mixed."""
+        return self._colored(x, responsibilities, jnp.zeros_like(self.family.mean[:1]))
+
+    def draw(self, key: Array, x: Partial, member: Int[Array, " n"]) -> Float[Array, "n D"]:
+        """The conditional mean of the member of each row, and noise of its conditional
+        covariance."""
+        mean = self.family.mean
+        noise = jax.random.normal(key, x.values.shape, mean.dtype)
+        return self._colored(x, jax.nn.one_hot(member, len(mean), dtype=mean.dtype), noise)
+
+    def _colored(
+        self, x: Partial, share: Float[Array, "n K"], unknown: Float[Array, "n D"]
+    ) -> Float[Array, "n D"]:
+        """Σ_k share · (μ_k + what z colors), member by member; z is known, or `unknown`."""
+        here = jax.tree.map(lambda leaf: leaf[x.pattern], self.conditional)
+        if len(here.color) == 1:  # one matrix for all members: it colors their mixture
+            means = jnp.dot(share, self.family.mean, precision=PRECISION).T[None]  # [1, D, n]
+            share = jnp.ones_like(share[:, :1])
+        else:
+            means = self.family.mean[..., None]  # [K, D, 1]
+        columns = jnp.asarray(x.values, means.dtype).T
+        rest = jnp.where(here.known[0][:, None], 0, unknown.T)  # all members lack the same of z
+
+        def member(total: Array, parts: Any) -> tuple[Array, None]:
+            mean, share, whiten, color = parts
+            z = jnp.dot(whiten, columns - mean, precision=PRECISION) + rest
+            return total + share * (mean + jnp.dot(color, z, precision=PRECISION)), None
+
+        parts = means, share.T, here.whiten, here.color
+        return lax.scan(member, jnp.zeros_like(columns), parts)[0].T
+
 
 @dataclass(frozen=True)
 class ByRow:
@@ -163,6 +195,23 @@ class ByRow:
         turn, rest = conditional.divergence(other.infer(x).inferred[0])
         away = self.family.mean - other.family.mean + _product(conditional.color, noise)
         return 0.5 * jnp.sum(_product(turn, away) ** 2, -1) + rest
+
+    def expected(self, x: Partial, responsibilities: Float[Array, "n K"]) -> Float[Array, "n D"]:
+        """Conditional means of the members, mixed."""
+        each = self._colored(x, jnp.zeros_like(self.family.mean[:1]))
+        return jnp.einsum("nk,nki->ni", responsibilities, each, precision=PRECISION)
+
+    def draw(self, key: Array, x: Partial, member: Int[Array, " n"]) -> Float[Array, "n D"]:
+        """The conditional mean of the member of each row, and noise of its conditional
+        covariance."""
+        each = self._colored(x, jax.random.normal(key, x.values.shape, self.family.mean.dtype))
+        return jnp.take_along_axis(each, member[:, None, None], 1)[:, 0]
+
+    def _colored(self, x: Partial, unknown: Float[Array, "n D"]) -> Float[Array, "n K D"]:
+        """μ + what z colors, of every row and member; z is known, or `unknown`."""
+        conditional, noise = (self.infer(x) if x.inferred is None else x).inferred
+        z = jnp.where(conditional.known, noise, unknown[:, None])
+        return self.family.mean + _product(conditional.color, z)
 
 
 @dataclass(frozen=True)

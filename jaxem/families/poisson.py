@@ -200,3 +200,12 @@ class PartialPoisson:
         """Divergence of what is missing of every row, given the member, from that of `other`."""
         each = relative_entropy(self.family.log_rate, other.family.log_rate)
         return -expected_log(1 - self._counts(x)[1], -each.reshape(self.family.num_members, -1))
+
+    def expected(self, _: Partial, responsibilities: Float[Array, "N K"]) -> Float[Array, "N ..."]:
+        """The rates of the members, mixed: what is observed says nothing else of the rest."""
+        rate = jnp.exp(self.family.log_rate)
+        return jnp.tensordot(responsibilities, rate, 1, precision=PRECISION)
+
+    def draw(self, key: Array, _: Partial, member: Int[Array, " N"]) -> Int[Array, "N ..."]:
+        """One row from each of the members named."""
+        return self.family.sample(key, member)

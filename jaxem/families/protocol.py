@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol, Self
 
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxem import em, parameters
 from jaxem.missing import Partial
@@ -108,7 +108,7 @@ class Incomplete(Protocol):
 
     @property
     def num_factors(self) -> int:
-        """How many factorisations a pattern takes; without any, rows are not grouped by pattern."""
+        """How many factorisations a pattern takes.  Optional: without any no rows are grouped."""
         ...
 
 
@@ -141,6 +141,20 @@ class PartialForm(Protocol):
 
     def missing_divergence(self, other: Self, x: Partial) -> Float[Array, "N K"]:
         """Its divergence from the same under `other`."""
+        ...
+
+    def expected(self, x: Partial, responsibilities: Float[Array, "n K"]) -> Array:
+        """The mean of every row given what is observed, mixed over members; [n, ...].
+
+        What it holds of observed entries is anything.  Needed by `impute` alone.
+        """
+        ...
+
+    def draw(self, key: Array, x: Partial, member: Int[Array, " n"]) -> Array:
+        """Every row drawn from the member named, given what is observed of it; [n, ...].
+
+        What it holds of observed entries is anything.  Needed by `sample_missing` alone.
+        """
         ...
 
 

@@ -141,13 +141,13 @@ class TiedGaussian:
         """The members on rows with missing entries, in these patterns or each in its own."""
         if patterns is None or self.method == "centred":
             return self.plain_partial_form(patterns)
-        conditional = Conditional.of(self.scale_tril, patterns)
+        conditional = Conditional.of(self.scale_tril[None], patterns[:, None])
         base = moments.choose_form(self, TiedFeatures.of)
 
         def marginal(parts: tuple[Array, Array]) -> TiedFeatures:
             return replace(base, whiten=parts[0], constant=parts[1])
 
-        parts = conditional.whiten, conditional.constant
+        parts = conditional.whiten[:, 0], conditional.constant[:, 0]
         return ByPattern(self, base, conditional, marginal, parts)
 
     def plain_partial_form(self, patterns: Bool[Array, "P D"] | None) -> Any:
