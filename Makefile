@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PARALLEL := --numprocesses auto --dist loadfile  # a file's tests share what they compile
+PARALLEL := --numprocesses auto --dist worksteal  # begins with halves: a file's tests share programs
 
 .DEFAULT_GOAL := test
 .NOTPARALLEL:

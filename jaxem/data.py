@@ -11,7 +11,16 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxem.missing import Groups, Missing, Partial, PerPattern, fill
+from jaxem.missing import (
+    Groups,
+    Missing,
+    Partial,
+    PerPattern,
+    agree,
+    check_unmasked,
+    fill,
+    without_nan,
+)
 from jaxem.padding import padded_labels, padded_sequences
 from jaxem.platform import is_cpu
 from jaxem.pytree import pytree
@@ -47,12 +56,12 @@ class Samples:
     sample_weight: Any = None  # [N], how often each row counts; None: once
     observed: Any = None  # bool, shaped like the values: False is missing; None: nothing is
     labels: Any = None  # integers [N], -1 is unknown; or soft ones, floating [N, K]
-    groups: Any = None  # rows that lack the same entries: a model's `validate` looks for them
+    groups: Any = None  # rows that lack the same entries, by `validate`; None with another mask
 
     @classmethod
     def from_nan(cls, values: Any, sample_weight: Any = None, labels: Any = None) -> Self:
         """Rows in which NaN stands for what is missing."""
-        values, observed = _without_nan(values)
+        values, observed = without_nan(values)
         return cls(values, sample_weight, observed, labels)
 
 
@@ -78,7 +87,7 @@ class Sequences:
     sample_weight: Any = None  # [B], how often each sequence counts; None: once
     observed: Any = None  # bool, shaped like the values: False is missing; None: nothing is
     labels: Any = None  # integers [B, T], -1 is unknown; or soft ones, floating [B, T, K]
-    groups: Any = None  # steps that lack the same entries: a model's `validate` looks for them
+    groups: Any = None  # steps that lack the same entries, by `validate`; None with another mask
 
     @classmethod
     def from_nan(
@@ -88,9 +97,11 @@ class Sequences:
         if isinstance(values, (list, tuple)):
             if lengths is not None:
                 raise ValueError("a list of sequences has lengths of its own; give no others.")
-            packed = Sequences.pack(values, labels)
-            values, lengths, labels = packed.values, packed.lengths, packed.labels
-        values, observed = _without_nan(values)
+            seen = [without_nan(one) for one in values]
+            packed = Sequences.pack([one for one, _ in seen], labels)
+            hidden, lengths = padded_sequences([~there for _, there in seen])
+            return cls(packed.values, lengths, sample_weight, ~hidden, packed.labels)
+        values, observed = without_nan(values)
         return cls(values, lengths, sample_weight, observed, labels)
 
     @classmethod
@@ -102,6 +113,8 @@ class Sequences:
         Raises:
             ValueError: no sequence at all, or sequences whose steps, or labels, differ in shape.
         """
+        for one in (*sequences, *([] if labels is None else labels)):
+            check_unmasked(one)
         values, lengths = padded_sequences(sequences)
         return cls(
             values, lengths, labels=None if labels is None else padded_labels(labels, lengths)
@@ -226,18 +239,6 @@ def _is_apart(part: Any) -> bool:
     return isinstance(part, PerPattern)
 
 
-def _without_nan(values: Any) -> tuple[Any, Any]:
-    """The values, on the host unless they are on a device, and where there is no NaN.
-
-    What a NumPy mask hides is missing as well.
-    """
-    if isinstance(values, jax.Array):
-        return values, values == values  # noqa: PLR0124 - NaN equals nothing
-    hidden = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else False
-    values = np.asarray(values)
-    return values, (values == values) & ~np.asarray(hidden)  # noqa: PLR0124
-
-
 def chunk(
     values: Float[Array, "N ..."],
     weight: Float[Array, " N"] | None,
@@ -307,6 +308,8 @@ def chunk_partial(
         row = jnp.minimum(jnp.arange(num_chunks * size), n).reshape(-1, size)
     else:
         row = jnp.asarray(groups.row)
+        # Those of another mask would be taken at their word: better no number than a wrong one.
+        values = jnp.where(agree(groups, observed), values, jnp.nan)
     # What a row of weight 0 holds must not matter either: nothing of it is observed.
     observed = observed & (weight > 0).reshape(n, *[1] * (values.ndim - 1))
 

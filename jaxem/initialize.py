@@ -136,10 +136,10 @@ def hmm(
 def _sequences(data: Any, family: Any) -> Sequences:
     """Data as `Sequences`; a plain array with two axes is [T, D], of symbols [B, T]."""
     if isinstance(data, (list, tuple)):
-        data = Sequences.pack([_as_vectors(family, np.asarray(one)) for one in data])
+        data = Sequences.pack([_as_vectors(family, observations.as_array(one)) for one in data])
     if isinstance(data, Sequences):
         return data
-    values = _as_vectors(family, np.asarray(data))
+    values = _as_vectors(family, np.asarray(observations.as_array(data)))
     several = values.ndim > 2 or (values.ndim == 2 and _innermost(family) is Categorical)
     return Sequences(values if several else values[None])
 
@@ -164,17 +164,22 @@ def _mixture(key: Array, family: Any, data: Any, num_components: int, seeds: str
         seen = xp.where(observed, seen, 0).astype(seen.dtype)
     seen = _as_vectors(family, seen)
     seen = optional.finite_rows(seen, seen.shape[1:])
-    if not 1 <= num_components <= len(seen):
-        raise ValueError(
-            f"the number of components must be from 1 to the number of rows, {len(seen)}; "
-            f"got {num_components}."
-        )
     weight = observations.weight_of(data.sample_weight, len(seen), "row")
     labels = _scaled(observations.labels_of(data, seen.shape[:1], num_components, None))
     symbolic = _innermost(family) is Categorical
     if symbolic:
         refuse(seen < 0, seen, "symbol out of range", "symbols are integers from 0.")
         seen = Categorical(jnp.zeros((1, int(seen.max()) + 1))).validate(seen)
+    everything = seen
+    if weight is not None and not symbolic:  # a weight of 0 is absence, but no symbol is unknown
+        counts = np.asarray(weight) > 0
+        there = [None if part is None else part[counts] for part in (observed, labels, weight)]
+        seen, (observed, labels, weight) = seen[counts], there
+    if not 1 <= num_components <= len(seen):
+        raise ValueError(
+            f"the number of components must be from 1 to the number of rows that count, "
+            f"{len(seen)}; got {num_components}."
+        )
     values = seen
     if observed is not None:
         values = _completed(key, seen, np.asarray(observed).reshape(seen.shape), weight)
@@ -182,6 +187,7 @@ def _mixture(key: Array, family: Any, data: Any, num_components: int, seeds: str
     mixed = isinstance(family, MixtureOf)
     kind, inside = (family.family, family.num_components) if mixed else (family, 1)
     pooled = kind.pooled(jnp.asarray(values), num_components * inside)
+    optional.validate(pooled, everything)  # errors name the rows that came
     seen = optional.validate(pooled, seen)
     values = jnp.asarray(seen if observed is None else optional.validate(pooled, values))
     dtype = jax.tree.leaves(pooled)[0].dtype

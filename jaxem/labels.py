@@ -106,7 +106,9 @@ def check_labels(
     leading = len(shape)
     if not soft:
         remedy = f"labels are 0 to {num_members - 1}, or -1 where unknown."
-        refuse((found < -1) | (found >= num_members), labels, "label out of range", remedy, leading)
+        bad = (labels < -1) | (labels >= num_members)  # before a cast makes another number of it
+        bad = bad if inside is None else bad & inside
+        refuse(bad, labels, "label out of range", remedy, leading)
         unknown = not is_traced(found) and not np.any(found != UNKNOWN)
         return None if unknown else found.astype(np.int32)
     name = jnp.dtype(dtype).name

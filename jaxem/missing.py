@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Array, Bool
 
 from jaxem.platform import is_cpu
 from jaxem.pytree import pytree
@@ -69,10 +69,41 @@ def fill(values: Any, observed: Any) -> Any:
     xp: Any = np if isinstance(values, np.ndarray) and isinstance(observed, np.ndarray) else jnp
     if len(values) == 0:
         return values
+    values = xp.asarray(values)  # in a dtype that JAX has
     legal = xp.take_along_axis(values, xp.argmax(observed, 0)[None], 0)
     legal = xp.where(xp.any(observed, 0), legal, 0)
     legal = legal if xp is np else jax.lax.stop_gradient(legal)
     return xp.where(observed, values, legal).astype(values.dtype)
+
+
+def without_nan(values: Any) -> tuple[Any, Any]:
+    """The values, on the host unless they are on a device, and where there is no NaN.
+
+    None, and what a NumPy mask hides, are missing as well.
+    """
+    if isinstance(values, jax.Array):
+        return values, values == values  # noqa: PLR0124 - NaN equals nothing
+    hidden = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else False
+    values = np.asarray(values)
+    if values.dtype == object:
+        nothing = np.array([value is None for value in values.flat], bool).reshape(values.shape)
+        values = np.where(nothing, np.nan, values).astype(float)
+    return values, (values == values) & ~np.asarray(hidden)  # noqa: PLR0124
+
+
+def agree(groups: Groups, observed: Bool[Array, "N D"]) -> Bool[Array, ""]:
+    """Whether the groups are those of this mask."""
+    pattern = groups.pattern[groups.slot // groups.row.shape[1]]  # of every row
+    return jnp.all(jnp.asarray(groups.patterns)[pattern] == observed)
+
+
+def check_unmasked(values: Any) -> None:
+    """Raise a ValueError if these hide entries behind a NumPy mask, which would be lost."""
+    if np.ma.is_masked(values):
+        raise ValueError(
+            "the array has a NumPy mask: Samples.from_nan and Sequences.from_nan take what it "
+            "hides as missing."
+        )
 
 
 def group(observed: Bool[np.ndarray, "N D"], *, num_factors: int, largest: int) -> Groups | None:

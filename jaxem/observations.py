@@ -10,7 +10,7 @@ from jaxem import em
 from jaxem.data import Samples, Sequences, is_traced, refuse
 from jaxem.families import optional
 from jaxem.labels import check_labels
-from jaxem.missing import fill
+from jaxem.missing import check_unmasked, fill
 
 
 def rows_of(data: Any, family: Any) -> Samples:
@@ -174,5 +174,10 @@ def _lengths(lengths: Any, batch: int, steps: int) -> Any:
 
 
 def as_array(values: Any) -> Any:
-    """A JAX array as it is, anything else as a NumPy array: nothing moves to a device yet."""
+    """A JAX array as it is, anything else as a NumPy array: nothing moves to a device yet.
+
+    Raises:
+        ValueError: a NumPy mask that hides something.
+    """
+    check_unmasked(values)
     return values if isinstance(values, jax.Array) else np.asarray(values)

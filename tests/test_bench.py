@@ -118,6 +118,7 @@ def test_a_missing_peer_is_skipped_by_name(add_adapter: Any) -> None:
     assert entry["ratio"] is None and entry["met"] is False
 
 
+@pytest.mark.slow
 def test_a_peer_that_differs_gets_no_ratio(add_adapter: Any) -> None:
     measure, report = import_module("bench.measure"), import_module("bench.report")
     honest = add_adapter("honest_adapter", ADAPTER.format(offset=0.0))

@@ -379,6 +379,7 @@ def test_probabilities_that_do_not_sum_to_1_are_not_feasible(monkeypatch, no_asc
     }
 
 
+@pytest.mark.slow
 def test_moves_are_counted_by_exits_and_not_by_visits(monkeypatch, no_ascents):
     first = jaxem.Categorical.from_probs(SHARES)
     moves = jaxem.Categorical.from_probs([[0.8, 0.2], [0.3, 0.7]])

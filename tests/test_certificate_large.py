@@ -67,7 +67,8 @@ def gaussians() -> Any:
 MAXIMA = {"rates": (rates, counts), "Gaussians": (gaussians, jaxem.datasets.old_faithful)}
 
 
-@pytest.mark.parametrize("name", ["rates", pytest.param("Gaussians", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rates", "Gaussians"])
 def test_products_with_vectors_say_what_whole_hessians_say(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,7 +92,10 @@ def rows_of(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(name, marks=pytest.mark.slow) if name == "gmm-hmm" else name for name in MODELS],
+)
 def test_every_model_goes_from_data_to_file_to_states_and_samples(run: Any, model: str) -> None:
     data = DATA[model.split("-")[0]]
     fitted = run(*fit(data, model, "--out", "model.npz"))

@@ -88,6 +88,7 @@ def refused(run: Any, folder: Path) -> Callable[..., str]:
     return call
 
 
+@pytest.mark.slow
 def test_what_fit_writes_passes_with_standard_errors(run: Any) -> None:
     command = ["fit", "earthquakes", "--model", "poisson-mixture", "--components", 2]
     assert run(*command, "--out", "m.npz").status == 0

@@ -156,7 +156,7 @@ def test_labels_are_evidence_in_predictions(
 ) -> None:
     monkeypatch.chdir(fitted["folder"])
     model: Any = jaxem.io.load("gaussian-mixture.npz")
-    done = run("predict", "gaussian-mixture.npz", "pairs.csv", *MIXTURE, "--columns", "a,b")
+    done = run("predict", "gaussian-mixture.npz", "pairs.csv", *MIXTURE, "--weights", "w")
     written = list(csv.DictReader(io.StringIO(done.out)))
     expected = model.responsibilities(jaxem.Samples.from_nan(PAIRS, labels=LABELS))
     assert [int(row["component"]) for row in written] == np.argmax(expected, 1).tolist()

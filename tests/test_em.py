@@ -308,6 +308,7 @@ def test_bad_options_are_refused(options, message):
 # Against gradients
 
 
+@pytest.mark.slow
 def test_em_ends_where_quasi_newton_ends(x64):
     """L-BFGS on the same leaves, from the same start."""
     rng = np.random.default_rng(12)

@@ -96,7 +96,9 @@ def test_the_linkage_example_has_its_published_information() -> None:
     np.testing.assert_allclose(rate_of_certificate(model, LINKAGE), found.rate, rtol=1e-9)
 
 
-@pytest.mark.parametrize("fitted", [by_variance, by_covariance])
+@pytest.mark.parametrize(
+    "fitted", [by_variance, pytest.param(by_covariance, marks=pytest.mark.slow)]
+)
 def test_waiting_times_have_the_published_errors_and_rate(fitted: Callable[[], Model]) -> None:
     found = jaxem.information(fitted(), waiting())
     np.testing.assert_allclose(found.standard_error, WAITING_ERRORS, rtol=2e-7)
@@ -114,6 +116,7 @@ def test_waiting_times_have_the_published_errors_and_rate(fitted: Callable[[], M
     assert np.all((found.missing_fraction > 0) & (found.missing_fraction < found.rate))
 
 
+@pytest.mark.slow
 def test_earthquakes_have_the_published_errors_but_for_the_start_that_is_at_its_edge() -> None:
     counts = jaxem.datasets.earthquakes()
     model = two_states(jaxem.Poisson.from_rate([10.0, 30.0]), counts)
@@ -178,6 +181,7 @@ def errors_by_differences(
     return np.sqrt(np.diag(np.linalg.inv(observed)))
 
 
+@pytest.mark.slow
 def test_a_mixture_with_weights_and_a_prior_has_the_curvature_of_its_posterior() -> None:
     rng = np.random.default_rng(2)
     rows = np.concatenate([rng.normal(0, 1, (60, 2)), rng.normal([2.5, 1], 0.7, (60, 2))])

@@ -89,7 +89,7 @@ def test_symbols_begin_with_every_symbol_possible_in_every_state():
 
 @pytest.mark.parametrize("num_components", [0, 4])
 def test_a_number_of_components_out_of_range_is_refused(num_components):
-    with pytest.raises(ValueError, match="from 1 to the number of rows, 3"):
+    with pytest.raises(ValueError, match="from 1 to the number of rows that count, 3"):
         initialize.kmeans_plus_plus(KEY, jaxem.Gaussian, np.eye(3), num_components)
 
 
@@ -100,3 +100,19 @@ def test_data_that_no_member_can_have_produced_are_refused():
         initialize.kmeans_plus_plus(KEY, jaxem.Categorical, np.array([0, 1, -1]), 2)
     with pytest.raises(ValueError, match="too large: .* at row 0"):
         initialize.kmeans_plus_plus(KEY, jaxem.Gaussian, np.array([[1e200], [1.0]]), 1)
+
+
+@pytest.mark.parametrize("start", ["kmeans_plus_plus", "random_rows"])
+def test_rows_of_weight_zero_change_no_start(start):
+    x = np.random.default_rng(0).normal(size=(30, 2)) + 4 * (np.arange(30) % 2)[:, None]
+    weight = np.ones(32)
+    weight[[3, 20]] = 0
+    make = getattr(jaxem.initialize, start)
+
+    def begin(absent):
+        rows = np.insert(x, [3, 19], absent, axis=0)
+        return make(jax.random.key(0), jaxem.Gaussian, jaxem.Samples(rows, weight), 2)
+
+    assert jax.tree.all(jax.tree.map(np.array_equal, begin([[0, 0]]), begin([[1e4, -1e4]])))
+    with pytest.raises(ValueError, match="rows that count, 1; got 2"):
+        make(jax.random.key(0), jaxem.Gaussian, jaxem.Samples(x[:3], np.array([0, 1, 0])), 2)

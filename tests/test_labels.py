@@ -159,7 +159,7 @@ def rows_by_enumeration(model: Any, x: np.ndarray, evidence: np.ndarray) -> Any:
     return total, np.exp(joint - total[:, None])
 
 
-@pytest.mark.parametrize("kind", ["hard", "soft"])
+@pytest.mark.parametrize("kind", ["hard", pytest.param("soft", marks=pytest.mark.slow)])
 def test_a_partly_labelled_mixture_is_that_of_the_enumeration(kind, dtype):
     model, x = mixture(GAUSSIAN, dtype), rows(dtype)
     labels = path_of(np.random.default_rng(8), 1, 40)[0]
@@ -220,7 +220,8 @@ def test_a_partly_labelled_chain_is_that_of_all_paths(kind, dtype):
     assert np.all(evidence[~outside][np.arange(9), drawn] > 0)
 
 
-@pytest.mark.parametrize("kind", ["soft", pytest.param("hard", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["soft", "hard"])
 def test_the_likelihood_and_its_gain_are_made_up_of_q_entropy_and_divergence(kind, x64):
     """Soft labels are the measure that the entropy is relative to."""
     labels = soft_labels(20) if kind == "soft" else path_of(np.random.default_rng(10), 1, 20)[0]
@@ -380,7 +381,7 @@ def log_likelihood_at(unravel: Any, data: Any, vector: Any) -> Any:
     return unravel(vector).log_likelihood(data)
 
 
-@pytest.mark.parametrize("num_members", [1, 2])
+@pytest.mark.parametrize("num_members", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_slopes_are_those_of_finite_differences(num_members, x64):
     """At one step, one sequence, one member too; -inf is no NaN on the way back."""
     family = jaxem.Poisson.from_rate(np.array([2.0, 6.0])[:num_members])
@@ -404,7 +405,8 @@ def test_slopes_are_those_of_finite_differences(num_members, x64):
             np.testing.assert_allclose(slope, wanted, atol=1e-6)
 
 
-@pytest.mark.parametrize("known", ["sparse", pytest.param("dense", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("known", ["sparse", "dense"])
 def test_float32_recursions_agree_with_logarithms_where_labels_rule_paths_out(known):
     """Also where moves are so rare that the rescaled recursion has to prove itself exact."""
     rng = np.random.default_rng(16)
@@ -490,6 +492,10 @@ X = np.zeros((3, 2))
     [
         ([0, 3, -1], r"label out of range: 3 at row 1 .*0 to 2, or -1"),
         ([0, 1, -2], "label out of range: -2 at row 2"),
+        (
+            np.array([0, 2**64 - 1, 1], np.uint64),
+            "label out of range: 18446744073709551615 at row 1",
+        ),
         ([0, 1], r"integers \[3\], -1 where unknown, or soft .*\[3, 3\]: got shape \[2\]"),
         ([0.0, 1.0, np.nan], r"got shape \[3\] and dtype float64"),
         ([True, False, True], "dtype bool"),
@@ -600,6 +606,7 @@ def test_a_label_outweighs_the_nearest_seed_and_weights_make_the_mean():
     assert heavy.components.mean[0] > 6  # eleven rows of it, nine of them at 10
 
 
+@pytest.mark.slow
 def test_starts_with_nothing_to_go_by_are_starts():
     """One class alone, members that are ruled out, more components than rows to seed them."""
     x = rows(np.float32, 12)
@@ -612,6 +619,7 @@ def test_starts_with_nothing_to_go_by_are_starts():
             assert np.isfinite(jaxem.fit(model, data, max_steps=2).log_likelihood)
 
 
+@pytest.mark.slow
 def test_components_inside_a_labelled_member_begin_apart():
     x, labels = rows(np.float32), np.arange(40) % 2
     family = jaxem.MixtureFamily.of(jaxem.DiagonalGaussian, 2)

@@ -223,6 +223,7 @@ def test_weights_are_repetitions_and_0_is_absence(name, x64):
         )
 
 
+@pytest.mark.slow
 def test_many_chunks_are_one(monkeypatch, x64):
     about, data = partly("Gaussian", np.float64)
     wanted = ABOUT(about.model, data, about.model)
@@ -319,10 +320,35 @@ def test_nan_stands_for_what_is_missing_where_it_is_said_to():
     data = jaxem.Samples.from_nan(x, np.ones(3))
     np.testing.assert_array_equal(data.observed, SEEN)
     assert jaxem.Samples.from_nan(np.arange(3)).observed.all()
+    assert jaxem.Samples.from_nan([[1.0, None]]).observed.tolist() == [[True, False]]
     symbols = jaxem.Categorical(jnp.zeros((1, 3)))
     model = jaxem.Mixture(jaxem.Categorical(jnp.zeros(1)), symbols)
     log_prob = model.log_prob(jaxem.Samples.from_nan(np.array([0.0, np.nan, 2.0])))
     np.testing.assert_allclose(log_prob, [-np.log(3), 0, -np.log(3)], rtol=1e-6)
+
+
+def test_a_numpy_mask_is_taken_by_from_nan_and_never_lost():
+    rows = np.ma.array([[1, 2], [3, 4]], mask=[[False, True], [False, False]])
+    data = jaxem.Samples.from_nan(rows)
+    assert data.observed.tolist() == [[True, False], [True, True]]
+    assert np.issubdtype(data.values.dtype, np.integer)
+    sequences = jaxem.Sequences.from_nan([rows, np.array([[5, 6]])])
+    assert sequences.observed[:, :, 1].tolist() == [[False, True], [True, True]]
+    assert sequences.lengths.tolist() == [2, 1]
+    model = jaxem.Mixture(jaxem.Categorical(jnp.zeros(1)), jaxem.Poisson(jnp.zeros((1, 2))))
+    for take in (model.log_likelihood, lambda rows: jaxem.Sequences.pack([rows])):
+        with pytest.raises(ValueError, match="NumPy mask: Samples.from_nan"):
+            take(rows)
+
+
+def test_groups_of_another_mask_give_no_number():
+    model = jaxem.Mixture(
+        jaxem.Categorical(jnp.zeros(1)), jaxem.Gaussian.from_moments(np.zeros((1, 2)), np.eye(2))
+    )
+    data = model.validate(jaxem.Samples(np.ones((4, 2)), observed=np.eye(4, 2, dtype=bool)))
+    log_prob = jax.jit(lambda seen: model.log_prob(replace(data, observed=seen)))
+    assert np.isfinite(log_prob(data.observed)).all()
+    assert np.isnan(log_prob(~data.observed)).any()
 
 
 def test_sequences_take_a_mask():

@@ -177,6 +177,7 @@ def counted(dtype: Any, weight: list[float]) -> jaxem.Sequences:
     return jaxem.Sequences(data.values, data.lengths, np.array(weight))
 
 
+@pytest.mark.slow
 def test_integer_weights_are_repetition_and_zero_is_absence(dtype):
     model = gaussian_hmm(dtype)
     data = counted(dtype, [2.0, 0.0, 1.0])
@@ -194,6 +195,7 @@ def test_integer_weights_are_repetition_and_zero_is_absence(dtype):
     close(ENTROPY(model, model.validate(data)), ENTROPY(model, model.validate(repeated)))
 
 
+@pytest.mark.slow
 def test_weights_meet_missing_entries(x64):
     model, data = gaussian_hmm(np.float64), sequences()
     weighted = replace(data, sample_weight=np.array([1.0, 2.0, 3.0]))

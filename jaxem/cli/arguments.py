@@ -157,6 +157,9 @@ the data, and given the labels if there are any.  A row that the model rules out
     parser.add_argument("model", metavar="MODEL", help="a file that `jaxem fit --out` wrote")
     parser.add_argument("data", metavar="DATA", help="a file or a bundled data set, see below")
     _data_options(parser)
+    parser.add_argument(
+        "--weights", metavar="COLUMN", help="leave this column out: weights have no influence here"
+    )
     _out_option(parser)
 
 
