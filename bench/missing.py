@@ -80,10 +80,13 @@ def _compare(name: str, dtype: str, repeats: int, factor: int) -> dict[str, Any]
             raise RuntimeError(f"stopped after {int(result.num_steps)} of {steps} steps")
         return taken
 
-    calls = [(data, steps) for data in (x, samples) for steps in (SHORT, LONG)]
-    rounds = [[seconds(*call) for call in calls] for _ in range(repeats + 1)][1:]
-    medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
-    complete, partial = (1000 * (medians[at + 1] - medians[at]) / (LONG - SHORT) for at in (0, 2))
+    def a_step(data: Any) -> float:
+        """Milliseconds; the fits of other data would leave their traces in the caches."""
+        rounds = [[seconds(data, steps) for steps in (SHORT, LONG)] for _ in range(repeats + 1)]
+        few, many = (statistics.median(column) for column in zip(*rounds[1:], strict=True))
+        return 1000 * (many - few) / (LONG - SHORT)
+
+    complete, partial = a_step(x), a_step(samples)
     return {
         "rows": rows,
         "patterns": len(np.unique(observed, axis=0)),
