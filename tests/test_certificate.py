@@ -92,7 +92,6 @@ QUICK = {
     "Mixture over Poisson": ("float64", softmax.METHODS),
     "Mixture over mixture of Poisson": ("float64", {}),
     "Mixture over Gaussian": ("float64", {}),
-    "HMM over Poisson": ("float32", NEWTON),
 }
 OTHERS = [
     (name, precision, NEWTON)
