@@ -7,14 +7,12 @@ that took; `measure_imports` and `measure_fits` start such processes.
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.processes import ROOT, environment
+from bench.processes import output_of
 
 IMPORT = "import-jaxem"
 FAMILIES = (
@@ -43,7 +41,7 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
 
 def _imports(repeats: int) -> dict[str, Any]:
     code = "import time; t = time.perf_counter(); import jaxem; print(time.perf_counter() - t)"
-    seconds = [float(_output(["-c", code])) for _ in range(repeats)]
+    seconds = [float(output_of(["-c", code])) for _ in range(repeats)]
     median = statistics.median(seconds)
     return {"seconds": seconds, "median": median, "goal": IMPORT_GOAL, "met": median < IMPORT_GOAL}
 
@@ -51,7 +49,7 @@ def _imports(repeats: int) -> dict[str, Any]:
 def _fits(name: str, repeats: int) -> dict[str, Any]:
     family, model = name.removeprefix("first-fit-").rsplit("-", 1)
     program = ["-m", "bench.first_call", family, model]
-    fresh = [json.loads(_output(program)) for _ in range(repeats)]
+    fresh = [json.loads(output_of(program)) for _ in range(repeats)]
     cold = sorted(fresh, key=lambda one: one["first"] - one["second"])[(repeats - 1) // 2]
     with tempfile.TemporaryDirectory() as cache:
         kept = {
@@ -59,8 +57,8 @@ def _fits(name: str, repeats: int) -> dict[str, Any]:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
-        _output(program, **kept)
-        warm = json.loads(_output(program, **kept))
+        output_of(program, **kept)
+        warm = json.loads(output_of(program, **kept))
     compile_seconds = cold["first"] - cold["second"]
     again = cold["compilations_of_second"]
     return {
@@ -73,20 +71,6 @@ def _fits(name: str, repeats: int) -> dict[str, Any]:
         "goal": COMPILE_GOAL,
         "met": compile_seconds < COMPILE_GOAL and again == 0,
     }
-
-
-def _output(arguments: list[str], **variables: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        env=environment(**variables),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(arguments)} failed: {done.stderr.strip()[-500:]}")
-    return done.stdout.strip().splitlines()[-1]
 
 
 def _twice(family: str, model: str) -> dict[str, Any]:

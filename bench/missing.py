@@ -7,12 +7,10 @@ prints the record as JSON.
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import time
 from typing import Any
 
-from bench.processes import ROOT, environment
+from bench.processes import output_of
 
 ROWS, FEATURES, COMPONENTS, PATTERNS = 100_000, 16, 16, 64  # some patterns are drawn twice
 SHARE = 0.1  # of all entries
@@ -24,17 +22,8 @@ COMPARED = 512  # rows on which the way by pattern must equal the one by row
 
 def measure(name: str, dtype: str, *, repeats: int, factor: int) -> dict[str, Any]:
     """The record of one name from `NAMES`; `factor` shrinks the data."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.missing", name, dtype, str(repeats), str(factor)],
-        env=environment(dtype),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{name} {dtype} failed: {done.stderr.strip()[-500:]}")
-    record = json.loads(done.stdout.strip().splitlines()[-1])
+    program = ["-m", "bench.missing", name, dtype, str(repeats), str(factor)]
+    record = json.loads(output_of(program, dtype))
     goal = None if factor > 1 else GOALS[name]
     met = None if goal is None else record["ratio"] <= goal
     return {"group": "missing", "series": name, "dtype": dtype, **record, "goal": goal, "met": met}

@@ -30,6 +30,25 @@ def environment(dtype: str = "float32", **more: str) -> dict[str, str]:
     return inherited | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": x64} | more
 
 
+def output_of(arguments: list[str], dtype: str = "float32", **variables: str) -> str:
+    """The last line that a Python process of its own prints.
+
+    Raises:
+        RuntimeError: it failed; the message has the end of what it complained of.
+    """
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env=environment(dtype, **variables),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} failed: {done.stderr.strip()[-500:]}")
+    return done.stdout.strip().splitlines()[-1]
+
+
 class Worker:
     """A process of its own for one library; not forked, so that no thread is shared."""
 

@@ -5,12 +5,15 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["MPLBACKEND"] = "Agg"
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+
+from jaxem.cli import main
 
 pytest.register_assert_rewrite("laws")
 
@@ -46,3 +49,14 @@ def forget_compiled_programs() -> Iterator[None]:
     """Compiled programs of one module are of no use to the next, and there are thousands."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def run(capsys: Any) -> Callable[..., SimpleNamespace]:
+    """`run("fit", ...)`: exit status, standard output and standard error of `jaxem fit ...`."""
+
+    def call(*arguments: Any) -> SimpleNamespace:
+        status = main([str(argument) for argument in arguments])
+        return SimpleNamespace(status=status, **capsys.readouterr()._asdict())
+
+    return call

@@ -275,8 +275,8 @@ def test_growth_tells_linear_from_more_than_linear() -> None:
 
 
 def test_a_second_fit_of_the_same_shape_compiles_nothing() -> None:
-    first_call = import_module("bench.first_call")
-    told = json.loads(first_call._output(["-m", "bench.first_call", "poisson", "mixture"]))
+    processes = import_module("bench.processes")
+    told = json.loads(processes.output_of(["-m", "bench.first_call", "poisson", "mixture"]))
     assert told["first"] > told["second"] > 0 and told["compilations_of_second"] == 0
 
 

@@ -9,7 +9,6 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -55,17 +54,6 @@ def folder(tmp_path: Path, monkeypatch: Any) -> Path:
 def write(name: str, header: list[str], rows: Any, folder: Path | str = ".") -> None:
     cells = [",".join(str(float(cell)) for cell in row) for row in np.asarray(rows, float)]
     Path(folder, name).write_text("\n".join([",".join(header), *cells]) + "\n")
-
-
-@pytest.fixture
-def run(capsys: Any) -> Callable[..., SimpleNamespace]:
-    """`run("fit", ...)`: exit status, standard output and standard error."""
-
-    def call(*arguments: Any) -> SimpleNamespace:
-        status = main([str(argument) for argument in arguments])
-        return SimpleNamespace(status=status, **capsys.readouterr()._asdict())
-
-    return call
 
 
 @pytest.fixture

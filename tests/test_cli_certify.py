@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -57,17 +56,6 @@ def log(numbers: list) -> Any:
     """A leaf of float64: JAX may still have 32 bits."""
     with np.errstate(divide="ignore"):
         return np.log(numbers)
-
-
-@pytest.fixture
-def run(capsys: Any) -> Callable[..., SimpleNamespace]:
-    """`run("certify", ...)`: exit status, standard output and standard error."""
-
-    def call(*arguments: Any) -> SimpleNamespace:
-        status = main([str(argument) for argument in arguments])
-        return SimpleNamespace(status=status, **capsys.readouterr()._asdict())
-
-    return call
 
 
 @pytest.fixture

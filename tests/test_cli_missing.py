@@ -12,7 +12,6 @@ import shlex
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -72,17 +71,6 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             assert status == 0
             printed[name] = standard_output.getvalue()
     return {"folder": folder, **printed}
-
-
-@pytest.fixture
-def run(capsys: Any) -> Callable[..., SimpleNamespace]:
-    """`run("fit", ...)`: exit status, standard output and standard error."""
-
-    def call(*arguments: Any) -> SimpleNamespace:
-        status = main([str(argument) for argument in arguments])
-        return SimpleNamespace(status=status, **capsys.readouterr()._asdict())
-
-    return call
 
 
 @pytest.fixture
