@@ -20,9 +20,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import those of its own layer and of the ones below it.
 LAYERS = [
-    {"platform", "pytree", "semiring", "replacement", "padding"},
+    {"platform", "pytree", "semiring", "replacement", "padding", "blocks"},
     {"missing", "data", "labels", "parameters", "em"},
-    {"families", "chain"},
+    {"families", "chain", "lattice", "targets", "hypotheses"},
+    {"ctc", "transducer"},
     {"observations", "stationary", "forecast", "mixture"},
     {"prepared_sequences"},
     {"hmm"},
@@ -34,6 +35,9 @@ BLIND = {  # the ignorances that are the design
     "em": {"families", "chain", "mixture", "hmm"},
     "chain": {"families", "em"},
     "families": {"chain", "mixture", "hmm"},
+    "lattice": {"families", "em", "targets"},
+    "ctc": {"families", "em", "transducer"},
+    "transducer": {"families", "em", "ctc"},
 }
 
 
