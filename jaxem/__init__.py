@@ -3,10 +3,12 @@
 from jaxem import (
     chain as chain,
     comparison as comparison,
+    ctc as ctc,
     datasets as datasets,
     initialize as initialize,
     io as io,
     plots as plots,
+    transducer as transducer,
 )
 from jaxem.comparison import certify as certify, information as information
 from jaxem.data import Samples as Samples, Sequences as Sequences
