@@ -6,6 +6,10 @@ from jaxem.datasets.bundled import (
     iris as iris,
     old_faithful as old_faithful,
 )
+from jaxem.datasets.digit_strings import (
+    DigitStrings as DigitStrings,
+    digit_strings as digit_strings,
+)
 from jaxem.datasets.synthetic import (
     dishonest_casino as dishonest_casino,
     gaussian_hmm as gaussian_hmm,
