@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import first_call, growth, machine, measure, missing, records, report
-from bench.peers import ADAPTERS, OURS
+from bench.peers import ADAPTERS, OURS, peers_of
 from bench.processes import WorkerFailed
 from bench.workloads import DTYPES, GROUPS, WORKLOADS, Workload, shrunk
 
@@ -76,7 +76,8 @@ def _measure(group: str, name: str, options: Any, run: str, about: dict[str, Any
         else:
             workload = next(one for one in WORKLOADS if one.name == name)
             asked = shrunk(workload, options.shrink) if options.shrink > 1 else workload
-            adapters = {one: ADAPTERS[one] for one in (OURS, *options.peers)}
+            peers = (one for one in peers_of(group) if one in options.peers)
+            adapters = {one: ADAPTERS[one] for one in (OURS, *peers)}
             entry = measure.measure(
                 asked, dtype, adapters, repeats=options.repeats, limit=options.limit, say=say
             )

@@ -5,14 +5,16 @@ from typing import Any
 import numpy as np
 
 from bench.inputs import Inputs
-from bench.workloads import MIXTURE_GROUP, SMOOTHING, VITERBI, Workload
+from bench.workloads import LATTICES, MIXTURE_GROUP, SMOOTHING, VITERBI, Workload
 
 # Log-likelihoods and path scores, relative; posterior probabilities, absolute.  In float32 every
 # step of EM or of a recursion rounds by 6e-8 and later steps carry it along: 16 roundings are
-# allowed for a sum, and for single probabilities a thousand.
+# allowed for a sum, and for single probabilities a thousand.  Losses of lattices, relative, and
+# their gradients as multiples of the largest loss: probabilities taken as exp(alpha + beta - loss)
+# are as far off as these sums round, and 64 of their roundings are allowed.
 TOLERANCES = {
-    "float64": {"score": 1e-9, "gamma": 1e-9},
-    "float32": {"score": 1e-6, "gamma": 6e-5},
+    "float64": {"score": 1e-9, "gamma": 1e-9, "gradient": 1e-12},
+    "float32": {"score": 1e-6, "gamma": 6e-5, "gradient": 4e-6},
 }
 CHUNK = 1 << 22  # numbers of one temporary array
 
@@ -21,13 +23,23 @@ def difference(workload: Workload, inputs: Inputs, ours: Any, theirs: Any) -> fl
     """How far two answers are apart, in the unit of the tolerance; NaN is far."""
     if workload.group == SMOOTHING:
         return float(np.max(np.abs(ours["gamma"].astype(float) - theirs["gamma"])))
+    if workload.group in LATTICES:
+        return _lattice_difference(ours, theirs)
     one, other = (score(workload, inputs, answer) for answer in (ours, theirs))
     return abs(one - other) / abs(one)
 
 
 def tolerance(workload: Workload, dtype: str) -> float:
     """The largest difference at which a peer is compared."""
-    return TOLERANCES[dtype]["gamma" if workload.group == SMOOTHING else "score"]
+    lattice = "gradient" if workload.group in LATTICES else "score"
+    return TOLERANCES[dtype]["gamma" if workload.group == SMOOTHING else lattice]
+
+
+def _lattice_difference(ours: Any, theirs: Any) -> float:
+    """Of losses, relative, or of gradients over the largest loss; NaN stays NaN."""
+    losses, gradient = (ours[name].astype(float) for name in ("losses", "gradient"))
+    relative = np.max(np.abs(theirs["losses"] / losses - 1))
+    return float(np.maximum(relative, np.max(np.abs(theirs["gradient"] - gradient)) / losses.max()))
 
 
 def score(workload: Workload, inputs: Inputs, answer: Any) -> float:

@@ -34,6 +34,9 @@ FORMULAS = {
     "bytes 4 G N D: each row read once",
     "chain": "flops 6 B T K^2: forward, backward and the counts of moves; "
     "bytes 8 B T K: potentials read once, counts written once",
+    "ctc": "flops 4 B T V: of each logit a difference, an exponential, a sum and a quotient; "
+    "bytes 8 B T V: logits read once, their gradient written once",
+    "transducer": "flops 4 B T (U+1) V and bytes 8 B T (U+1) V, as of ctc",
 }
 
 
@@ -41,7 +44,7 @@ FORMULAS = {
 class Case:
     """One workload, or a sweep over shapes of one."""
 
-    kind: str  # mixture or chain
+    kind: str  # mixture, chain, ctc or transducer
     title: str
     sizes: dict[str, Any]
     small: dict[str, Any]  # for trying the script
@@ -54,6 +57,10 @@ class Case:
             rows, size = float(sizes["fits"] * sizes["rows"]), sizes["features"]
             columns = 1 + size + size * (size + 1) / 2
             return 4 * rows * columns * sizes["members"], 4 * rows * size
+        if self.kind in ("ctc", "transducer"):
+            rows = float(sizes["sequences"] * sizes["frames"])
+            rows *= sizes["labels"] + 1 if self.kind == "transducer" else 1
+            return 4 * rows * sizes["symbols"], 8 * rows * sizes["symbols"]
         if len(sizes["shapes"]) > 1:
             return None
         batch, steps, states = sizes["shapes"][0]
@@ -63,6 +70,11 @@ class Case:
 def _mixture(fits: int, rows: int, features: int, members: int, steps: int) -> dict[str, Any]:
     names = ("fits", "rows", "features", "members", "steps")
     return dict(zip(names, (fits, rows, features, members, steps), strict=True))
+
+
+def _lattice(sequences: int, frames: int, labels: int, symbols: int) -> dict[str, Any]:
+    names = ("sequences", "frames", "labels", "symbols")
+    return dict(zip(names, (sequences, frames, labels, symbols), strict=True))
 
 
 _SWEEP = [(1, 1000, 8), (1, 10_000, 8), (1, 10_000, 32), (1, 10_000, 64), (1, 100_000, 8)]
@@ -98,6 +110,22 @@ CASES = {
         _mixture(6, 500, 3, 4, 10),
         budget=70,
         goal=0.8e-3,
+    ),
+    "ctc": Case(
+        "ctc",
+        "CTC, B=256 sequences: T=1500, L=200, V=1024, losses and their gradient",
+        _lattice(256, 1500, 200, 1024),
+        _lattice(3, 40, 5, 7),
+        budget=50,
+        goal=None,
+    ),
+    "transducer": Case(
+        "transducer",
+        "RNN-transducer, B=30 sequences: T=500, U=100, V=500, losses and their gradient",
+        _lattice(30, 500, 100, 500),
+        _lattice(3, 20, 5, 7),
+        budget=50,
+        goal=None,
     ),
     "hmm-methods": Case(
         "chain",

@@ -79,3 +79,69 @@ def _log_normalizer(emission: Any, moves: Any) -> Any:
         log_z += math.log(message.sum())
         message /= message.sum()
     return log_z
+
+
+def ctc_oracle(logits: Any, labels: Any) -> tuple[Any, Any]:
+    """Losses [b] of sequences [b, T, V] with labels [b, L], blank 0, and their gradient."""
+    log_probs = _log_softmax(logits)
+    states = np.zeros((len(labels), 2 * labels.shape[1] + 1), int)
+    states[:, 1::2] = labels
+    arcs = np.take_along_axis(log_probs, states[:, None], 2)  # [b, T, S]
+    skip = np.zeros(states.shape, bool)
+    skip[:, 3::2] = labels[:, 1:] != labels[:, :-1]
+    start = np.arange(states.shape[1]) < 2
+    alpha = _ctc_forward(arcs, skip, start)
+    back = np.zeros_like(skip)  # of the reversed states, what two of them may be taken at once
+    back[:, 2:] = skip[:, ::-1][:, :-2]
+    beta = _ctc_forward(arcs[:, ::-1, ::-1], back, start)[:, ::-1, ::-1]
+    log_z = np.logaddexp(alpha[:, -1, -1], alpha[:, -1, -2])
+    occupancy = np.exp(alpha + beta - arcs - log_z[:, None, None])
+    gradient = np.exp(log_probs)
+    for row, here in enumerate(states):
+        np.subtract.at(gradient[row].T, here, occupancy[row].T)
+    return -log_z, gradient
+
+
+def _ctc_forward(arcs: Any, skip: Any, start: Any) -> Any:
+    """Log of the sum over all ways to each state, the state's own factor included."""
+    alpha = np.full(arcs.shape, -np.inf)
+    alpha[:, 0] = np.where(start, arcs[:, 0], -np.inf)
+    padded = np.full((len(arcs), arcs.shape[2] + 2), -np.inf)
+    for t in range(1, arcs.shape[1]):
+        padded[:, 2:] = alpha[:, t - 1]
+        two = np.where(skip, padded[:, :-2], -np.inf)
+        alpha[:, t] = arcs[:, t] + np.logaddexp(np.logaddexp(padded[:, 2:], padded[:, 1:-1]), two)
+    return alpha
+
+
+def transducer_oracle(logits: Any, labels: Any) -> tuple[Any, Any]:
+    """Losses [b] of logits [b, T, U + 1, V] with labels [b, U], blank 0, and their gradient."""
+    log_probs = _log_softmax(logits)
+    blank = log_probs[..., 0]
+    label = np.take_along_axis(log_probs[:, :, :-1], labels[:, None, :, None], 3)[..., 0]
+    alpha, beta = np.full(blank.shape, -np.inf), np.full(blank.shape, -np.inf)
+    frames, places = blank.shape[1:]
+    for t in range(frames):
+        for u in range(places):
+            over = alpha[:, t - 1, u] + blank[:, t - 1, u] if t else 0.0 if u == 0 else -np.inf
+            up = alpha[:, t, u - 1] + label[:, t, u - 1] if u else -np.inf
+            alpha[:, t, u] = np.logaddexp(over, up)
+    for t in reversed(range(frames)):
+        for u in reversed(range(places)):
+            last = 0.0 if u == places - 1 else -np.inf
+            over = blank[:, t, u] + (beta[:, t + 1, u] if t + 1 < frames else last)
+            up = beta[:, t, u + 1] + label[:, t, u] if u + 1 < places else -np.inf
+            beta[:, t, u] = np.logaddexp(over, up)
+    log_z = beta[:, 0, 0]
+    emitted = np.exp(alpha[:, :, :-1] + label + beta[:, :, 1:] - log_z[:, None, None])
+    visited = np.exp(alpha + beta - log_z[:, None, None])
+    gradient = visited[..., None] * np.exp(log_probs)
+    gradient[..., 0] -= visited - np.pad(emitted, ((0, 0), (0, 0), (0, 1)))
+    for row, u in np.ndindex(*labels.shape):
+        gradient[row, :, u, labels[row, u]] -= emitted[row, :, u]
+    return -log_z, gradient
+
+
+def _log_softmax(logits: Any) -> Any:
+    away = logits - logits.max(-1, keepdims=True)
+    return away - np.log(np.exp(away).sum(-1, keepdims=True))

@@ -71,6 +71,18 @@ def seconds_of(call: Callable[[], Any]) -> tuple[Any, float]:
     return answer, time.perf_counter() - begin
 
 
+def to_torch(x: Any) -> tuple[Any, Any]:
+    """torch, and the array as its tensor, without a copy through the host."""
+    import jax
+    import torch
+
+    if jax.devices()[0].platform != "cpu" and not torch.cuda.is_available():
+        raise Skipped("this torch has no CUDA")
+    torch.set_float32_matmul_precision("highest")
+    torch.set_grad_enabled(False)
+    return torch, torch.from_dlpack(x)
+
+
 def note(record: dict[str, Any], seconds: list[float], compiling: float, steps: int = 1) -> None:
     """Put times of calls of several steps into a record, as times of one."""
     record["seconds"] = [each / steps for each in seconds]

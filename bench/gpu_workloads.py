@@ -21,6 +21,7 @@ import numpy as np
 
 import jaxem
 from bench.gpu import CASES
+from bench.gpu_lattices import lattices
 from bench.gpu_oracles import SUBSAMPLE, chain_oracle, em_step
 from bench.gpu_run import (
     REPEATS,
@@ -30,6 +31,7 @@ from bench.gpu_run import (
     difference,
     measure_device,
     note,
+    to_torch,
     why_not,
 )
 from jaxem.em import Prior, resolve
@@ -176,21 +178,10 @@ def _parameters(model: Any) -> dict[str, Any]:
     }
 
 
-def _to_torch(x: Any) -> tuple[Any, Any]:
-    """torch, and the array as its tensor, without a copy through the host."""
-    import torch
-
-    if jax.devices()[0].platform != "cpu" and not torch.cuda.is_available():
-        raise Skipped("this torch has no CUDA")
-    torch.set_float32_matmul_precision("highest")
-    torch.set_grad_enabled(False)
-    return torch, torch.from_dlpack(x)
-
-
 def _torch(run: Run, x: Any, means: Any, after: list[Any], record: dict[str, Any]) -> None:
     """The feature form in batched products, chunk by chunk: what one would write by hand."""
-    torch, x = _to_torch(x)
-    _, centre = _to_torch(means)
+    torch, x = to_torch(x)
+    _, centre = to_torch(means)
     fits, rows, size = x.shape
     members = centre.shape[1]
     i, j = torch.triu_indices(size, size, device=x.device)
@@ -241,8 +232,8 @@ def _sklearn(run: Run, x: Any, means: Any, after: list[Any], record: dict[str, A
     import sklearn
     from sklearn.mixture import GaussianMixture
 
-    torch, x = _to_torch(x[0])
-    _, centre = _to_torch(means[0])
+    torch, x = to_torch(x[0])
+    _, centre = to_torch(means[0])
     steps, (members, size) = run.sizes["steps"], centre.shape
     unit = torch.eye(size, device=x.device).expand(members, size, size).contiguous()
 
@@ -366,7 +357,8 @@ def main() -> None:
     case = CASES[name]
     sizes = case.small if small == "small" else case.sizes
     run = Run(sizes, emit, time.monotonic() + float(seconds), float(scan_step_seconds))
-    reason = why_not(lambda: (mixtures if case.kind == "mixture" else chains)(run))
+    measure = {"mixture": mixtures, "chain": chains}.get(case.kind)
+    reason = why_not(lambda: measure(run) if measure else lattices(run, case.kind))
     if reason is not None:
         emit({"library": "all", "method": "data", "skipped": reason})
 

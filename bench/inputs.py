@@ -1,12 +1,12 @@
 """The numbers every library is given, made alike in every process from a seed."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from bench.workloads import HMM_GROUP, MIXTURE_GROUP, Workload
+from bench.workloads import HMM_GROUP, LATTICES, MIXTURE_GROUP, TRANSDUCER, Workload
 
 DISTANCE = 3.0  # between two means, in standard deviations: components overlap and EM is slow
 STAY = 0.9  # probability of a chain to be left alone; else the next state is uniform
@@ -16,8 +16,11 @@ STAY = 0.9  # probability of a chain to be left alone; else the next state is un
 class Inputs:
     """Data and start, as NumPy arrays of one dtype; integers stay integers."""
 
-    x: Any  # [N, D], [B, T, D], symbols [B, T], or log-likelihoods [B, T, K] where they are given
+    # [N, D], [B, T, D] or symbols [B, T]; where they are given, log-likelihoods [B, T, K]; of
+    # lattices, logits [B, T, V] or [B, T, L + 1, V]
+    x: Any
     start: dict[str, Any]  # linear parameters: weights or initial and transition, means, ...
+    targets: dict[str, Any] = field(default_factory=dict)  # labels [B, L], and the lengths [B]
 
     @property
     def data_bytes(self) -> int:
@@ -28,6 +31,9 @@ class Inputs:
 def make_inputs(workload: Workload, dtype: str) -> Inputs:
     """The inputs of a workload; those of float32 are those of float64, rounded."""
     random = np.random.default_rng(zlib.crc32(workload.name.encode()))
+    if workload.group in LATTICES:
+        logits, targets = _lattice(random, workload)
+        return Inputs(_cast(logits, dtype), {}, targets)
     if workload.group == MIXTURE_GROUP:
         x, start = _mixture(random, workload)
     elif workload.kind == "categorical":
@@ -42,7 +48,7 @@ def make_inputs(workload: Workload, dtype: str) -> Inputs:
 def widened(inputs: Inputs) -> Inputs:
     """The same numbers in float64."""
     start = {name: _cast(part, "float64") for name, part in inputs.start.items()}
-    return Inputs(_cast(inputs.x, "float64"), start)
+    return Inputs(_cast(inputs.x, "float64"), start, inputs.targets)
 
 
 def _cast(array: Any, dtype: str) -> Any:
@@ -123,3 +129,17 @@ def _given_emissions(x: Any, start: dict[str, Any]) -> tuple[Any, dict[str, Any]
     squares = np.stack([np.sum((x - mean) ** 2, -1) for mean in start["means"]], -1)
     emission = -0.5 * squares - 0.5 * x.shape[-1] * np.log(2 * np.pi)
     return emission, {"initial": start["initial"], "transition": start["transition"]}
+
+
+def _lattice(random: np.random.Generator, w: Workload) -> tuple[Any, dict[str, Any]]:
+    """Logits as of a network that has learnt nothing yet, and labels other than the blank, 0.
+
+    All sequences are as long as the arrays; every library is told so by arrays, as with others.
+    """
+    each = (w.rows, w.states + 1) if w.group == TRANSDUCER else (w.rows,)
+    targets = {
+        "labels": random.integers(1, w.features, size=(w.sequences, w.states), dtype=np.int32),
+        "logit_lengths": np.full(w.sequences, w.rows, np.int32),
+        "label_lengths": np.full(w.sequences, w.states, np.int32),
+    }
+    return random.normal(size=(w.sequences, *each, w.features)), targets

@@ -29,6 +29,8 @@ PACKAGES = (
     "dynamax",
     "pomegranate",
     "torch",
+    "torchaudio",
+    "optax",
     "gmmx",
 )
 ORDER = 2048  # of the square matrices

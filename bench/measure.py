@@ -150,7 +150,8 @@ def verdict(
     """The fastest peer that agrees, the ratio to it, and whether the goals are met.
 
     The ratio is the peer's time over ours: above 1 we are faster.  It is withheld, as None, when no
-    peer agrees or our own fit did not take all its steps.
+    peer agrees or our own fit did not take all its steps.  A goal that speaks of one peer is met or
+    not by the ratio to that one, and is left open where that one could not be measured.
     """
     times = {
         name: record["milliseconds_a_step"]
@@ -160,13 +161,18 @@ def verdict(
     ours = times.pop(OURS, None)
     fastest = min(times, key=times.__getitem__, default=None)
     ratio = times[fastest] / ours if fastest is not None and ours is not None else None
-    goal = workload.goal(dtype)
+    goal, peer, judged = workload.goal(dtype), workload.goal_peer, ratio
+    if peer is not None:
+        judged = times[peer] / ours if peer in times and ours is not None else None
+    absent = peer is not None and "skipped" in libraries.get(peer, {"skipped": "not asked"})
     memory = libraries.get(OURS, {}).get("memory_multiple")
     return {
         "fastest_peer": fastest,
         "ratio": ratio,
         "goal": goal,
-        "met": None if goal is None else ratio is not None and ratio >= goal,
+        "goal_peer": peer,
+        "goal_ratio": judged,
+        "met": None if goal is None or absent else judged is not None and judged >= goal,
         "memory_goal": workload.memory_goal,
         "memory_met": at_most(memory, workload.memory_goal),
     }

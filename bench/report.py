@@ -1,16 +1,16 @@
 """The tables in the README, made from the JSON files: `python -m bench.report`."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench import records
-from bench.peers import ADAPTERS, OURS
-from bench.workloads import GROUPS
+from bench.peers import LATTICE, MODELLING, OURS
+from bench.workloads import CTC, GROUPS, LATTICES, TRANSDUCER
 
 BEGIN, END = "<!-- results: made by bench.report -->", "<!-- end of results -->"
-PEERS = tuple(name for name in ADAPTERS if name != OURS)
+MODELS = tuple(group for group in GROUPS if group not in LATTICES)
 
 
 def rewrite_readme(directory: Path, readme: Path) -> Path:
@@ -34,8 +34,24 @@ def tables(directory: Path) -> str:
         group: records.read(directory, group)
         for group in (*GROUPS, "first-call", "growth", "missing")
     }
-    parts = [_machines(contents), _comparison(contents), _limits(contents)]
-    parts += [
+    parts = [
+        _machines(contents),
+        _comparison(
+            "Beside the peers: milliseconds an EM step, or a call",
+            _entries(contents, MODELS),
+            MODELLING,
+        ),
+        _comparison(
+            "CTC: milliseconds for losses and their gradient",
+            _entries(contents, (CTC,)),
+            LATTICE[CTC],
+        ),
+        _comparison(
+            "The transducer: milliseconds for losses and their gradient",
+            _entries(contents, (TRANSDUCER,)),
+            LATTICE[TRANSDUCER],
+        ),
+        _limits(_entries(contents, GROUPS)),
         _first_call(contents["first-call"]["entries"]),
         _growth(contents["growth"]["entries"]),
         _missing(contents["missing"]["entries"]),
@@ -48,7 +64,7 @@ def in_words(entry: Mapping[str, Any]) -> str:
     if entry["ratio"] is None:
         return "no ratio: " + (_why_not(entry) or "no peer to compare with")
     outcome = f"{entry['ratio']:.2f} times as fast as {entry['fastest_peer']}"
-    return outcome if entry["goal"] is None else f"{outcome}, goal {_number(entry['goal'])}"
+    return outcome if entry["goal"] is None else f"{outcome}, goal {_goal(entry)}"
 
 
 def _why_not(entry: Mapping[str, Any]) -> str:
@@ -63,37 +79,45 @@ def _why_not(entry: Mapping[str, Any]) -> str:
     return "; ".join(reasons)
 
 
-def _entries(contents: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    for group in GROUPS:
-        yield from contents[group]["entries"].values()
+def _entries(contents: Mapping[str, Any], groups: tuple[str, ...]) -> list[Mapping[str, Any]]:
+    return [entry for group in groups for entry in contents[group]["entries"].values()]
 
 
-def _comparison(contents: Mapping[str, Any]) -> str:
+def _comparison(title: str, entries: list[Mapping[str, Any]], peers: tuple[str, ...]) -> str:
     rows = []
-    for entry in _entries(contents):
+    for entry in entries:
         libraries = entry["libraries"]
         fastest = entry["fastest_peer"]
         cells = [entry["workload"], entry["dtype"], _milliseconds(libraries.get(OURS, {}))]
         cells += [
             f"**{cell}**" if name == fastest else cell
-            for name in PEERS
+            for name in peers
             if (cell := _milliseconds(libraries.get(name, {})))
         ]
         ratio = "withheld" if entry["ratio"] is None else f"{entry['ratio']:.2f}"
-        rows.append([*cells, ratio, _number(entry["goal"]), _met(entry["met"])])
-    heads = ["workload", "dtype", "jaxem", *PEERS, "ratio", "goal", "met"]
+        rows.append([*cells, ratio, _goal(entry), _met(entry["met"])])
+    heads = ["workload", "dtype", "jaxem", *peers, "ratio", "goal", "met"]
     notes = [
         f"- {entry['workload']} {entry['dtype']}: {reasons}"
-        for entry in _entries(contents)
+        for entry in entries
         if (reasons := _why_not(entry))
     ]
-    table = _table("Beside the peers: milliseconds an EM step, or a call", heads, rows)
+    table = _table(title, heads, rows)
     return table + ("\nNot compared:\n\n" + "\n".join(notes) + "\n" if notes else "")
 
 
-def _limits(contents: Mapping[str, Any]) -> str:
+def _goal(entry: Mapping[str, Any]) -> str:
+    """The goal, and the peer it speaks of with the ratio to it where that is not the fastest."""
+    peer = entry.get("goal_peer")
+    if entry["goal"] is None or peer is None or peer == entry["fastest_peer"]:
+        return _number(entry["goal"])
+    found = "not measured" if entry["goal_ratio"] is None else f"{entry['goal_ratio']:.2f}"
+    return f"{_number(entry['goal'])} to {peer}: {found}"
+
+
+def _limits(entries: list[Mapping[str, Any]]) -> str:
     rows = []
-    for entry in _entries(contents):
+    for entry in entries:
         ours = entry["libraries"].get(OURS, {})
         if "milliseconds_a_step" not in ours:
             continue
@@ -202,7 +226,8 @@ def _table(title: str, heads: list[str], rows: list[list[str]]) -> str:
 def _milliseconds(record: Mapping[str, Any]) -> str:
     """The time of one library, with a mark for what is odd about it."""
     if "milliseconds_a_step" not in record:
-        return "failed" if "skipped" in record else "–"
+        absent = record.get("skipped", "").startswith("not installed")
+        return "absent" if absent else "failed" if "skipped" in record else "–"
     marks = "" if record["repeated"] else " (once)"
     marks += "" if record.get("agrees", True) else " (differs)"
     return f"{_number(record['milliseconds_a_step'], 2)}{marks}"

@@ -4,26 +4,31 @@ from dataclasses import dataclass, replace
 
 DTYPES = ("float32", "float64")
 MIXTURE_GROUP, HMM_GROUP, SMOOTHING, VITERBI = "gmm", "hmm", "smoothing", "viterbi"
+CTC, TRANSDUCER = "ctc", "transducer"
+LATTICES = (CTC, TRANSDUCER)
 
 
 @dataclass(frozen=True)
 class Workload:
     """One computation that every library is asked for, from the same numbers."""
 
-    group: str  # gmm, hmm, smoothing or viterbi
+    group: str  # gmm, hmm, smoothing, viterbi, ctc or transducer
     kind: str  # full or diagonal; gaussian or categorical; empty where emissions are given
     sequences: int  # B; 1 for a mixture
     rows: int  # N rows, or T steps of each sequence
     features: int  # D, or V symbols; of given emissions, the features they come from
-    states: int  # K components or states
+    states: int  # K components or states, or labels of each sequence
     steps: int = 1  # EM steps of one timed call
-    goals: tuple[float, float] | None = None  # least ratio to the fastest peer: float32, float64
+    goals: tuple[float, float | None] | None = None  # least ratio to a peer: float32, float64
     floor_goal: float | None = None  # most multiples of the machine's time for the products alone
     memory_goal: float | None = None  # most multiples of the data at the peak
+    goal_peer: str | None = None  # whose ratio the goals are for; None: the fastest's
 
     @property
     def name(self) -> str:
         """How the command line and the results call it."""
+        if self.group in LATTICES:
+            return f"{self.group}-{self._sequences}-l{self.states}-v{self.features}"
         sizes = f"{self.rows}x{self.features}" if self.group == MIXTURE_GROUP else self._sequences
         tail = {"gaussian": f"-d{self.features}", "categorical": f"-v{self.features}"}
         parts = [self.group, self.kind, sizes, f"k{self.states}{tail.get(self.kind, '')}"]
@@ -52,7 +57,7 @@ class Workload:
         return 4.0 * self.rows * columns * self.states
 
     def goal(self, dtype: str) -> float | None:
-        """The least ratio to the fastest peer that was asked for."""
+        """The least ratio to the fastest peer, or to `goal_peer`, that was asked for."""
         return None if self.goals is None else self.goals[DTYPES.index(dtype)]
 
 
@@ -66,6 +71,12 @@ def _mixture(
     floor: float | None = None,
 ) -> Workload:
     return Workload(MIXTURE_GROUP, kind, 1, rows, features, states, steps, goals, floor, 2.0)
+
+
+def _lattice(group: str, sequences: int, rows: int, labels: int, symbols: int) -> Workload:
+    goal, peer = (1.6, None) if group == CTC else (10, "torchaudio")
+    sizes = (sequences, rows, symbols, labels)
+    return Workload(group, "", *sizes, goals=(goal, None), goal_peer=peer)
 
 
 def _given(group: str, sequences: int, rows: int, states: int, *goals: float) -> Workload:
@@ -91,14 +102,21 @@ WORKLOADS = (
     _given(VITERBI, 1, 100_000, 5, 1, 1),
     _given(VITERBI, 1, 10_000, 64, 1, 1),
     _given(VITERBI, 256, 500, 16, 1, 1),
+    _lattice(CTC, 32, 200, 30, 64),
+    _lattice(CTC, 64, 500, 80, 128),
+    _lattice(CTC, 16, 1000, 100, 1000),
+    _lattice(TRANSDUCER, 8, 100, 20, 500),
+    _lattice(TRANSDUCER, 16, 200, 40, 128),
 )
-GROUPS = (MIXTURE_GROUP, HMM_GROUP, SMOOTHING, VITERBI)
+GROUPS = (MIXTURE_GROUP, HMM_GROUP, SMOOTHING, VITERBI, *LATTICES)
 
 ROWS_A_FEATURE = 4  # of each component, and as many for 16 features more: with fewer one collapses
 
 
 def shrunk(workload: Workload, factor: int) -> Workload:
     """The same with about 1/factor of the data, and no goals: for trying, not for timing."""
+    if workload.group in LATTICES:
+        return _shrunk_lattice(workload, factor)
     least = ROWS_A_FEATURE * workload.states * (workload.features + 16)
     total = max(workload.num_observations // factor, least)
     total = min(total, workload.num_observations)
@@ -108,4 +126,14 @@ def shrunk(workload: Workload, factor: int) -> Workload:
     rows = max(2, total // sequences)
     return replace(
         workload, sequences=sequences, rows=rows, goals=None, floor_goal=None, memory_goal=None
+    )
+
+
+def _shrunk_lattice(workload: Workload, factor: int) -> Workload:
+    """Fewer sequences, and then frames and labels in proportion."""
+    sequences = max(2, workload.sequences // factor)
+    part = min(1.0, workload.sequences / sequences / factor)
+    rows, labels = (max(2, int(part * size)) for size in (workload.rows, workload.states))
+    return replace(
+        workload, sequences=sequences, rows=max(rows, 2 * labels), states=labels, goals=None
     )

@@ -263,6 +263,52 @@ def test_scores_are_the_log_likelihoods_of_jaxem(x64: None) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("group", ["ctc", "transducer"])
+def test_libraries_agree_with_plain_numpy_on_losses_and_gradients(group: str, x64: None) -> None:
+    inputs, agreement = import_module("bench.inputs"), import_module("bench.agreement")
+    workloads, peers = import_module("bench.workloads"), import_module("bench.peers")
+    whole = next(one for one in workloads.WORKLOADS if one.group == group)
+    small = replace(whole, sequences=2, rows=9, states=4, features=5)
+    given = inputs.make_inputs(small, "float64")
+    oracle = getattr(import_module("bench.gpu_oracles"), f"{group}_oracle")
+    losses, gradient = oracle(given.x, given.targets["labels"])
+    desired = {"losses": losses, "gradient": gradient}
+    for name in ("jaxem", *peers.peers_of(group)):
+        try:
+            adapter = import_module(peers.ADAPTERS[name])
+        except ImportError:
+            continue
+        if adapter.supports(small, "float64") is None:
+            run = adapter.prepare(small, given, "float64")
+            apart = agreement.difference(small, given, desired, run.answer(run.call()))
+            assert apart <= agreement.tolerance(small, "float64"), name
+    wrong = desired | {"gradient": gradient + 1e-6}
+    apart = agreement.difference(small, given, desired, wrong)
+    assert apart > agreement.tolerance(small, "float64")
+    wrong["gradient"] = gradient * np.nan
+    assert np.isnan(agreement.difference(small, given, desired, wrong))
+
+
+def test_a_goal_that_speaks_of_one_peer_is_judged_by_that_one() -> None:
+    measure, report = import_module("bench.measure"), import_module("bench.report")
+    workloads = import_module("bench.workloads")
+    workload = next(one for one in workloads.WORKLOADS if one.goal_peer == "torchaudio")
+    timed = {
+        name: {"agrees": True, "milliseconds_a_step": milliseconds}
+        for name, milliseconds in (("jaxem", 1.0), ("autodiff-scan", 4.0), ("torchaudio", 12.0))
+    }
+    told = measure.verdict(workload, "float32", timed)
+    assert (told["fastest_peer"], told["ratio"], told["goal_ratio"]) == ("autodiff-scan", 4.0, 12.0)
+    assert told["met"] is True
+    assert "goal 10 to torchaudio: 12.00" in report.in_words(told)
+    timed["torchaudio"]["agrees"] = False
+    assert measure.verdict(workload, "float32", timed)["met"] is False
+    timed["torchaudio"] = {"skipped": "not installed: No module named 'torchaudio'"}
+    absent = measure.verdict(workload, "float32", timed)
+    assert absent["ratio"] == 4.0 and absent["met"] is None
+    assert "goal 10 to torchaudio: not measured" in report.in_words(absent)
+
+
 def test_growth_tells_linear_from_more_than_linear() -> None:
     growth = import_module("bench.growth")
     sizes, memory = [100, 316, 1000, 3162, 10000], [3.0, 2.0, 1.5, 1.5, 1.5]

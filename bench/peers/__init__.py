@@ -13,11 +13,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bench.workloads import CTC, TRANSDUCER
+
 OURS = "jaxem"
+MODELLING = ("scikit-learn", "hmmlearn", "dynamax", "pomegranate", "gmmx")
+LATTICE = {CTC: ("torch", "optax"), TRANSDUCER: ("torchaudio", "autodiff-scan")}
 ADAPTERS = {
     name: f"bench.peers.{name.replace('-', '_')}"
-    for name in (OURS, "scikit-learn", "hmmlearn", "dynamax", "pomegranate", "gmmx")
+    for name in (OURS, *MODELLING, *(name for names in LATTICE.values() for name in names))
 }
+
+
+def peers_of(group: str) -> tuple[str, ...]:
+    """The libraries that are asked for the workloads of a group."""
+    return LATTICE.get(group, MODELLING)
 
 
 @dataclass(frozen=True)
@@ -25,4 +34,5 @@ class Run:
     """A computation that is ready to be timed."""
 
     call: Callable[[], Any]
-    answer: Callable[[Any], dict[str, Any]]  # linear parameters; or gamma [B, T, K]; or path [B, T]
+    # Linear parameters; or gamma [B, T, K]; or path [B, T]; or losses [B] and gradient as logits.
+    answer: Callable[[Any], dict[str, Any]]

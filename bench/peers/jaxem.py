@@ -11,7 +11,8 @@ import numpy as np
 import jaxem
 from bench.inputs import Inputs
 from bench.peers import Run
-from bench.workloads import MIXTURE_GROUP, SMOOTHING, VITERBI, Workload
+from bench.peers.gradients import gradient_run
+from bench.workloads import CTC, LATTICES, MIXTURE_GROUP, SMOOTHING, VITERBI, Workload
 
 
 def version() -> str:
@@ -30,7 +31,10 @@ def computes_in(dtype: str) -> str:
 
 
 def prepare(workload: Workload, inputs: Inputs, dtype: str) -> Run:
-    """`jaxem.fit`, or a compiled `chain.posterior` or `chain.viterbi`."""
+    """`jaxem.fit`, or a compiled `chain.posterior` or `chain.viterbi`, or a loss's gradient."""
+    if workload.group in LATTICES:
+        losses = jaxem.ctc.loss if workload.group == CTC else jaxem.transducer.loss
+        return gradient_run(losses, inputs.x, *inputs.targets.values())
     x = inputs.x[0] if workload.sequences == 1 and workload.group != MIXTURE_GROUP else inputs.x
     start = {name: jnp.asarray(part) for name, part in inputs.start.items()}
     x = jax.block_until_ready(jnp.asarray(x))
