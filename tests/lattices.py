@@ -111,7 +111,7 @@ def copies(batch: oracles.Batch, flat: np.ndarray) -> oracles.Batch:
 
 
 def assert_exact(
-    got: Any, batch: oracles.Batch, log_likelihood: np.ndarray, gradient: np.ndarray, **room: float
+    got: Any, batch: oracles.Batch, log_likelihood: np.ndarray, gradient: np.ndarray, **room: Any
 ) -> None:
     """Losses and their gradient agree, and are exactly 0 or infinite where they should be."""
     losses, slope = (np.asarray(part) for part in got)

@@ -205,3 +205,24 @@ def test_transducer_alignment_of_a_long_row_is_where_the_labels_are(topology: st
     got = jax.jit(transducer.align, static_argnames="topology")(logits, labels, topology=topology)
     np.testing.assert_array_equal(got.frames[0], at)
     assert np.all((got.confidence > 0.5) & (got.confidence <= 1))
+
+
+def test_nothing_to_align() -> None:
+    """Arrays without frames, labels or rows."""
+    some, none = np.ones((2, 1), int), np.zeros((2, 0), int)
+    for frames, labels, wanted in [(0, none, 0), (0, some, -np.inf), (1, none, -np.log(3))]:
+        got = ctc.align(np.zeros((2, frames, 3), np.float32), labels)
+        np.testing.assert_allclose(got.score, wanted, rtol=1e-6)
+        assert got.path.shape == got.states.shape == (2, frames)
+        assert not np.any(got.path)
+        assert np.all(got.first == -1) and np.all(got.last == -1) and not np.any(got.confidence)
+        assert got.first.shape == labels.shape
+        for topology in TOPOLOGIES:
+            nodes = labels.shape[1] + 1
+            logits = np.zeros((2, frames, nodes, 3), np.float32)
+            got = transducer.align(logits, labels, topology=topology)
+            np.testing.assert_allclose(got.score, wanted, rtol=1e-6)
+            assert np.all(got.frames == -1) and not np.any(got.confidence)
+            assert got.frames.shape == labels.shape
+    assert ctc.align(np.zeros((0, 3, 3), np.float32), some[:0]).path.shape == (0, 3)
+    assert transducer.align(np.zeros((0, 3, 2, 3), np.float32), some[:0]).frames.shape == (0, 1)
