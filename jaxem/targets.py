@@ -10,6 +10,8 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxem.data import is_traced
 from jaxem.pytree import pytree
 
+NONE = -1  # no frame, no symbol
+
 
 def check_logits(name: str, logits: Any, axes: str) -> Float[Array, "..."]:
     """An array of logits with these axes, as "B T V"."""
@@ -79,12 +81,31 @@ def check_labels(
     return jnp.asarray(labels, jnp.int32), lengths
 
 
-def is_valid(
-    labels: Int[Array, "B L"], lengths: Int[Array, " B"], num_symbols: int, blank: int
-) -> Bool[Array, "B L"]:
-    """Whether each label is one, or is past its row's length: the same check for traced values."""
-    past = jnp.arange(labels.shape[1]) >= lengths[:, None]
-    return past | ((labels >= 0) & (labels < num_symbols) & (labels != blank))
+def are_valid(
+    labels: Int[Array, "B L"],
+    num_labels: Int[Array, " B"],
+    num_frames: Int[Array, " B"],
+    most_frames: int,
+    num_symbols: int,
+    blank: int,
+) -> Bool[Array, " B"]:
+    """Whether the labels and lengths of a row are right: the same checks, of traced values."""
+    most = labels.shape[1]
+    past = jnp.arange(most) >= num_labels[:, None]
+    known = (labels >= 0) & (labels < num_symbols) & (labels != blank)
+    fit = (num_labels >= 0) & (num_labels <= most)
+    return jnp.all(past | known, 1) & fit & (num_frames >= 0) & (num_frames <= most_frames)
+
+
+def or_nan(is_valid: Bool[Array, " B"], value: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
+    """The value; NaN in rows of traced labels or lengths that should have been refused."""
+    return jnp.where(jnp.expand_dims(is_valid, range(1, value.ndim)), value, jnp.nan)
+
+
+def first_place(hits: Bool[Array, "B T L"]) -> Int[Array, "B L"]:
+    """The first frame in which each label is hit, NONE if there is none."""
+    found = jnp.argmax(jnp.pad(hits, [(0, 0), (0, 1), (0, 0)]), 1)  # T may be 0
+    return jnp.where(jnp.any(hits, 1), found, NONE)
 
 
 def computed(dtype: Any) -> jnp.dtype:

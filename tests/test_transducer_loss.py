@@ -132,8 +132,7 @@ def factored(
     """Factored losses and both gradients, by the programs that all small batches share."""
     rows = len(am)
     wide = Widened(oracles.Batch(am, *batch.arguments[1:]), blank)
-    tokens = np.full((ROWS, LABELS + 1, SYMBOLS), np.nan, lm.dtype)
-    tokens[:rows, : lm.shape[1]] = 0  # of the symbols that am has not
+    tokens = np.zeros((ROWS, LABELS + 1, SYMBOLS), lm.dtype)  # NaN anywhere would choose the way
     tokens[:rows, : lm.shape[1], wide.place] = lm
     past = np.arange(LABELS + 1) > wide.batch.label_lengths[:, None]
     tokens[past] = np.nan

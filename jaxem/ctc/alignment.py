@@ -10,9 +10,7 @@ from jaxem import lattice
 from jaxem.ctc.labelling import TOPOLOGY, Labelling
 from jaxem.pytree import pytree
 from jaxem.semiring import pairwise_sum
-from jaxem.targets import LogScale
-
-NONE = -1
+from jaxem.targets import NONE, LogScale, first_place, or_nan
 
 
 @pytree
@@ -63,21 +61,21 @@ def _align(logits: Array, labelling: Labelling, blank: int) -> Alignment:
     inside = labelling.inside(logits.shape[1])
     score -= pairwise_sum(jnp.where(inside, log_scale.log_total, 0).T)
     occupied = labelling.interleaved(taken)
-    some = inside & (score > -jnp.inf)[:, None]
+    some = inside & (labelling.is_valid & (score > -jnp.inf))[:, None]
     states = jnp.where(some, jnp.argmax(occupied, 2), NONE)
     symbols = labelling.extended(blank)
     path = jnp.take_along_axis(symbols, jnp.maximum(states, 0), 1)
-    hits = occupied[:, :, 1::2] > 0  # [B, T, L]
+    hits = (occupied[:, :, 1::2] > 0) & some[..., None]  # [B, T, L]
     frames = jnp.sum(hits, 1)
-    first = jnp.argmax(hits, 1)
+    first = first_place(hits)
     chosen = jnp.take_along_axis(logits, jnp.maximum(path, 0)[..., None], 2)
     prob = jnp.exp(log_scale.log_prob(chosen))
     prob = jnp.sum(jnp.where(hits, prob, 0), 1) / jnp.maximum(frames, 1)
     return Alignment(
-        jnp.minimum(score, 0),
+        or_nan(labelling.is_valid, jnp.minimum(score, 0)),
         jnp.where(some, path, NONE),
         states,
-        jnp.where(frames > 0, first, NONE),
+        first,
         jnp.where(frames > 0, first + frames - 1, NONE),
         prob,
     )

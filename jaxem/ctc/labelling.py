@@ -16,10 +16,10 @@ from jaxem.lattice import Arc, Paths, Potentials, Topology
 from jaxem.pytree import pytree
 from jaxem.targets import (
     LogScale,
+    are_valid,
     check_blank,
     check_labels,
     check_logits,
-    is_valid,
     lengths_or_all,
 )
 
@@ -42,10 +42,9 @@ class Labelling:
     """Label sequences for frames of logits, checked."""
 
     labels: Int[Array, "B L"]  # clipped to the vocabulary
-    is_valid: Bool[Array, "B L"]  # false of traced labels that should have been refused
     num_frames: Int[Array, " B"]
     num_labels: Int[Array, " B"]
-    has_valid_lengths: Bool[Array, " B"]
+    is_valid: Bool[Array, " B"]  # false where traced values should have been refused
 
     @classmethod
     def check(
@@ -63,13 +62,11 @@ class Labelling:
         check_blank(blank, num_symbols)
         frames = lengths_or_all("logit_lengths", logit_lengths, batch, num_frames)
         labels, lengths = check_labels(labels, batch, label_lengths, num_symbols, blank)
-        most = labels.shape[1]
         return logits, cls(
             jnp.clip(labels, 0, num_symbols - 1),
-            is_valid(labels, lengths, num_symbols, blank),
             frames,
             lengths,
-            (frames >= 0) & (frames <= num_frames) & (lengths >= 0) & (lengths <= most),
+            are_valid(labels, lengths, frames, num_frames, num_symbols, blank),
         )
 
     def inside(self, num_frames: int) -> Bool[Array, "B T"]:
@@ -94,12 +91,11 @@ class Labelling:
     ) -> Potentials:
         """Log-probabilities of the blanks, [T, 1, B], and of the labels, [T, L, B].
 
-        Labels past the end are impossible; NaN is for labels that should have been refused.
+        Labels past the end are impossible.
         """
         logits = self.within(logits)
         blanks = log_scale.log_prob(logits[:, :, blank])
         hits = log_scale.log_prob(jnp.take_along_axis(logits, self.labels[:, None], 2))
-        hits = jnp.where(self.is_valid[:, None], hits, jnp.nan)
         place = jnp.arange(self.labels.shape[1])
         hits = jnp.where((place < self.num_labels[:, None])[:, None], hits, -jnp.inf)
         return Potentials((blanks.T[:, None], jnp.transpose(hits, (1, 2, 0))), NO_ARC_POTENTIALS)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from jaxem import lattice
 from jaxem.blocks import by_blocks
 from jaxem.ctc.labelling import TOPOLOGY, Labelling
-from jaxem.targets import LogScale, never_negative, slope
+from jaxem.targets import LogScale, never_negative, or_nan, slope
 
 
 def loss(
@@ -89,7 +89,7 @@ def _loss(blank: int, normalise: bool, logits: Array, labelling: Labelling) -> A
     def rows(logits: Array, labelling: Labelling) -> Array:
         potentials = labelling.potentials(logits, _scale(normalise, logits, labelling), blank)
         log_prob = lattice.log_normalizer(TOPOLOGY, potentials, labelling.paths)
-        return never_negative(-jnp.where(labelling.has_valid_lengths, log_prob, jnp.nan))
+        return never_negative(-or_nan(labelling.is_valid, log_prob))
 
     return by_blocks(rows, logits, labelling)
 
@@ -99,7 +99,7 @@ def _forward(blank: int, normalise: bool, logits: Array, labelling: Labelling) -
         log_scale = _scale(normalise, logits, labelling)
         potentials = labelling.potentials(logits, log_scale, blank)
         log_prob, counts = lattice.posterior(TOPOLOGY, potentials, labelling.paths)
-        value = never_negative(-jnp.where(labelling.has_valid_lengths, log_prob, jnp.nan))
+        value = never_negative(-or_nan(labelling.is_valid, log_prob))
         blanks, hits = jax.tree.leaves(counts)
         return value, (log_scale, blanks[:, 0].T, jnp.transpose(hits, (2, 1, 0)))
 

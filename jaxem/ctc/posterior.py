@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from jaxem import lattice
 from jaxem.ctc.labelling import TOPOLOGY, Labelling
 from jaxem.pytree import pytree
-from jaxem.targets import LogScale
+from jaxem.targets import LogScale, or_nan
 
 
 @pytree
@@ -61,4 +61,5 @@ def _posterior(logits: Array, labelling: Labelling, blank: int) -> Posterior:
     potentials = labelling.potentials(logits, LogScale.of(logits), blank)
     potentials = labelling.apart(potentials)
     log_prob, counts = lattice.posterior(TOPOLOGY, potentials, labelling.paths)
-    return Posterior(jnp.minimum(log_prob, 0), labelling.interleaved(counts))
+    result = Posterior(jnp.minimum(log_prob, 0), labelling.interleaved(counts))
+    return jax.tree.map(lambda part: or_nan(labelling.is_valid, part), result)

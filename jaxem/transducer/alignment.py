@@ -8,10 +8,15 @@ from jaxtyping import Array, Float, Int
 
 from jaxem import lattice
 from jaxem.pytree import pytree
-from jaxem.targets import check_logits
-from jaxem.transducer.grid import TOPOLOGY, Grid, GridTopology, check_topology, grid_potentials
-
-NO_FRAME = -1
+from jaxem.targets import check_logits, first_place, or_nan
+from jaxem.transducer.grid import (
+    TOPOLOGY,
+    Grid,
+    GridTopology,
+    check_topology,
+    grid_potentials,
+    label_log_probs,
+)
 
 
 @pytree
@@ -55,13 +60,10 @@ def _align(logits: Array, grid: Grid, blank: int, topology: GridTopology) -> Ali
     potentials, log_scale = grid_potentials(logits, grid, blank, topology)
     score, taken = lattice.best_path(TOPOLOGY, potentials, grid.paths(topology))
     _, emitted = grid.counts(taken, logits.shape[1], topology)
-    some = jnp.any(emitted > 0, 1)
-    frames = jnp.where(some, jnp.argmax(emitted, 1), 0)
-    row, place = jnp.indices(frames.shape)
-    here = jax.tree.map(lambda part: part[row, frames, place], log_scale)
-    hit = here.log_prob(logits[row, frames, place, grid.labels])
+    hits = (emitted > 0) & grid.is_valid[:, None, None]
+    prob = jnp.exp(label_log_probs(grid.within(logits), grid, log_scale))
     return Alignment(
-        jnp.minimum(score, 0),
-        jnp.where(some, frames, NO_FRAME),
-        jnp.where(some, jnp.exp(hit), 0),
+        or_nan(grid.is_valid, jnp.minimum(score, 0)),
+        first_place(hits),
+        jnp.sum(jnp.where(hits, prob, 0), 1),
     )

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxem import lattice
 from jaxem.semiring import PRECISION, logsumexp
-from jaxem.targets import check_logits, computed, never_negative
+from jaxem.targets import check_logits, computed, never_negative, or_nan
 from jaxem.transducer.grid import TOPOLOGY, Grid, GridTopology, check_topology
 
 
@@ -74,7 +74,7 @@ def _loss(
     blanks = am[:, :, None, blank] + lm[:, None, :, blank] - log_total
     potentials = grid.potentials(blanks, label, topology)
     log_prob = lattice.log_normalizer(TOPOLOGY, potentials, grid.paths(topology))
-    return never_negative(-jnp.where(grid.has_valid_lengths, log_prob, jnp.nan))
+    return never_negative(-or_nan(grid.is_valid, log_prob))
 
 
 def _below_peak(logits: Float[Array, "... V"]) -> Float[Array, "... V"]:

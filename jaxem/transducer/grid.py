@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxem.data import mask_from_lengths
 from jaxem.lattice import Arc, Paths, Potentials, Topology
 from jaxem.pytree import pytree
-from jaxem.targets import LogScale, check_blank, check_labels, is_valid, lengths_or_all
+from jaxem.targets import LogScale, are_valid, check_blank, check_labels, lengths_or_all
 
 GridTopology = Literal["regular", "modified"]
 # Of equally good paths the one whose blanks come last is taken.
@@ -33,10 +33,9 @@ class Grid:
     """Label sequences for frames, checked."""
 
     labels: Int[Array, "B U"]  # clipped to the vocabulary
-    is_valid: Bool[Array, "B U"]  # false of traced labels that should have been refused
     num_frames: Int[Array, " B"]
     num_labels: Int[Array, " B"]
-    has_valid_lengths: Bool[Array, " B"]
+    is_valid: Bool[Array, " B"]  # false where traced values should have been refused
 
     @classmethod
     def check(
@@ -60,10 +59,9 @@ class Grid:
             )
         return cls(
             jnp.clip(labels, 0, num_symbols - 1),
-            is_valid(labels, lengths, num_symbols, blank),
             frames,
             lengths,
-            (frames >= 0) & (frames <= num_frames) & (lengths >= 0) & (lengths <= most),
+            are_valid(labels, lengths, frames, num_frames, num_symbols, blank),
         )
 
     @property
@@ -97,11 +95,10 @@ class Grid:
     ) -> Potentials:
         """From the log-probabilities of the blank and of the next label in each place of the grid.
 
-        What is outside is impossible; NaN is for labels that should have been refused.
+        What is outside is impossible.
         """
         frames, positions = self.frames(blank.shape[1])[:, :, None], self.positions[:, None]
         blank = jnp.where(frames & positions, blank, -jnp.inf)
-        label = jnp.where(self.is_valid[:, None], label, jnp.nan)
         label = jnp.where(frames & positions[:, :, 1:], label, -jnp.inf)
         stay, advance = _places_first(blank), _places_first(label)
         if topology == "regular":
@@ -130,10 +127,17 @@ def grid_potentials(
     """
     logits = grid.within(logits)
     log_scale = LogScale.of(logits)
+    label = label_log_probs(logits, grid, log_scale)
+    return grid.potentials(log_scale.log_prob(logits[..., blank]), label, topology), log_scale
+
+
+def label_log_probs(
+    logits: Float[Array, "B T U1 V"], grid: Grid, log_scale: LogScale
+) -> Float[Array, "B T U"]:
+    """Log-probabilities of the next label in each place of the grid."""
     before = LogScale(log_scale.peak[:, :, :-1], log_scale.log_total[:, :, :-1])
     label = jnp.take_along_axis(logits[:, :, :-1], grid.labels[:, None, :, None], 3)[..., 0]
-    blanks = log_scale.log_prob(logits[..., blank])
-    return grid.potentials(blanks, before.log_prob(label), topology), log_scale
+    return before.log_prob(label)
 
 
 def _places_first(table: Float[Array, "B T S"]) -> Float[Array, "S T B"]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxem import lattice
-from jaxem.targets import check_logits, never_negative, slope
+from jaxem.targets import check_logits, never_negative, or_nan, slope
 from jaxem.transducer.grid import TOPOLOGY, Grid, GridTopology, check_topology, grid_potentials
 
 
@@ -67,7 +67,7 @@ def loss(
 def _loss(blank: int, topology: GridTopology, logits: Array, grid: Grid, fast_emit: Array) -> Array:
     potentials, _ = grid_potentials(logits, grid, blank, topology)
     log_prob = lattice.log_normalizer(TOPOLOGY, potentials, grid.paths(topology))
-    return never_negative(-jnp.where(grid.has_valid_lengths, log_prob, jnp.nan))
+    return never_negative(-or_nan(grid.is_valid, log_prob))
 
 
 def _forward(
@@ -75,7 +75,7 @@ def _forward(
 ) -> tuple[Array, Any]:
     potentials, log_scale = grid_potentials(logits, grid, blank, topology)
     log_prob, counts = lattice.posterior(TOPOLOGY, potentials, grid.paths(topology))
-    value = never_negative(-jnp.where(grid.has_valid_lengths, log_prob, jnp.nan))
+    value = never_negative(-or_nan(grid.is_valid, log_prob))
     return value, (logits, grid, fast_emit, log_scale, counts, value)
 
 

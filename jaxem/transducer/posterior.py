@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxem import lattice
 from jaxem.pytree import pytree
-from jaxem.targets import check_logits
+from jaxem.targets import check_logits, or_nan
 from jaxem.transducer.grid import TOPOLOGY, Grid, GridTopology, check_topology, grid_potentials
 
 
@@ -56,4 +56,5 @@ def _posterior(logits: Array, grid: Grid, blank: int, topology: GridTopology) ->
     potentials, _ = grid_potentials(logits, grid, blank, topology)
     log_prob, counts = lattice.posterior(TOPOLOGY, potentials, grid.paths(topology))
     blanks, label = grid.counts(counts, logits.shape[1], topology)
-    return Posterior(jnp.minimum(log_prob, 0), blanks, label)
+    result = Posterior(jnp.minimum(log_prob, 0), blanks, label)
+    return jax.tree.map(lambda part: or_nan(grid.is_valid, part), result)
