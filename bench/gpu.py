@@ -1,8 +1,9 @@
 """What a GPU or TPU does with the large workloads: `python -m bench.gpu`, in under ten minutes.
 
-A plain checkout with `pip install "jax[cuda12]" .` is enough; torch, scikit-learn and dynamax are
-measured too where they are installed for the device.  Every workload runs in a process of its own,
-within its share of the time: one that crashes, hangs or does not fit costs nothing but its own row.
+A plain checkout with `pip install "jax[cuda12]" .` is enough; scikit-learn, dynamax, torch,
+torchaudio and optax are measured too where they are installed for the device.  Every workload runs
+in a process of its own, within its share of the time: one that crashes, hangs or does not fit costs
+nothing but its own row.
 
 The floor of a workload is the larger of its flops over the rate of a float32 product at the highest
 precision, and its bytes over the rate of a copy, both measured in the same run.

@@ -8,6 +8,7 @@ So it is trained on strings in which only some digits follow each other, and lea
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         "topology": TOPOLOGY,
     }
     room = held_out.labels.shape[1] + 4
-    greedy = transducer.greedy(frames, held_out.num_frames, **networks, max_length=room)
+    take_best = jax.jit(partial(transducer.greedy, **networks, max_length=room))
+    greedy = take_best(frames, held_out.num_frames)
     search = transducer.beam_search(**networks, width=options.width, max_length=room)
     beam = jax.jit(search.run)(frames, held_out.num_frames)
     errors = {
@@ -109,18 +111,20 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     row = int(jnp.argmax(held_out.num_labels))
     one = jax.tree.map(lambda whole: whole[row : row + 1], held_out)
     print(f"\n{in_digits(one.labels[0])}, as its frames come in:")
-    at_last = listen(search, frames[row, : one.num_frames[0]])
-    assert at_last == in_digits(beam.labels[row, 0])  # one by one is as all at once
+    heard = frames[row : row + 1, : one.num_frames[0]]
+    at_last, at_once = listen(search, heard[0]), jax.jit(search.run)(heard)
+    assert at_last == in_digits(at_once.labels[0, 0])  # one by one is as all at once
     show_occupancy(params, one, options.out)
     return errors
 
 
 def listen(search: transducer.BeamSearch, frames: Any) -> str:
     """Print what is found after each of the frames [T, F] of one string, where that changes."""
-    step, beam, found = jax.jit(search.step), search.init(1), ""
+    step, finalize = jax.jit(search.step), jax.jit(search.finalize)
+    beam, found = search.init(1), ""
     for t, frame in enumerate(frames):
         beam = step(beam, frame[None])
-        best = in_digits(search.finalize(beam).labels[0, 0])
+        best = in_digits(finalize(beam).labels[0, 0])
         if best != found:
             print(f"  frame {t}: {best}")
             found = best

@@ -23,7 +23,7 @@ class Hypotheses:
     labels: Int[Array, "... L"]  # int32, -1 behind the last label
     lengths: Int[Array, "..."]  # number of labels
     score: Float[Array, "..."]  # what they are ranked by
-    log_prob: Float[Array, "..."]  # the same without a language model
+    log_prob: Float[Array, "..."]  # of the labels given the frames, without any bonus
 
 
 @pytree
@@ -31,7 +31,7 @@ class Prefixes:
     """A beam of W prefixes, and how much each pair of them has in common.
 
     The matrix `common` is exact, without hashing: where prefixes grow by a label at most, so does
-    what two of them share.  Equal prefixes may stand in several places, and are told by `equal`.
+    what two of them share.
     One beam; for a batch of them, `jax.vmap`.
 
     A step, `select`, takes O(W L) for the labels and O(W²) for the matrix.  With a `window` it
@@ -78,16 +78,11 @@ class Prefixes:
 
     @property
     def parent(self) -> Int[Array, " W"]:
-        """The place of each prefix without its last label, the last of equal ones; -1: nowhere."""
+        """The place of each prefix without its last label; -1: nowhere."""
         begins = self.common == self.lengths[:, None]
         is_parent = begins & (self.lengths[:, None] + 1 == self.lengths)
         place = jnp.arange(len(self.lengths), dtype=jnp.int32)[:, None]
         return jnp.max(jnp.where(is_parent, place, -1), 0)
-
-    @property
-    def equal(self) -> Bool[Array, "W W"]:
-        """Whether two places hold the same prefix; False of places that hold none."""
-        return (self.common == self.lengths[:, None]) & (self.common == self.lengths)
 
     def select(
         self, source: Int[Array, " M"], token: Int[Array, " M"], alive: Bool[Array, " M"]

@@ -26,7 +26,9 @@ def check_logits(name: str, logits: Any, axes: str) -> Float[Array, "..."]:
 
 
 def check_blank(blank: int, num_symbols: int) -> None:
-    """The blank is a symbol."""
+    """The blank is a symbol, known when the program is compiled."""
+    if not isinstance(blank, int | np.integer):
+        raise ValueError(f"blank must be an int and no array, but is {blank!r}.")
     if not 0 <= blank < num_symbols:
         raise ValueError(
             f"blank must be a symbol, 0 to {num_symbols - 1} for V = {num_symbols}, but is {blank}."
@@ -37,7 +39,7 @@ def lengths_or_all(name: str, lengths: Any, batch: int, most: int | None) -> Int
     """The lengths as an array; None is `most` for every row.  Traced ones are not looked into."""
     if lengths is None and most is not None:
         return jnp.full(batch, most, jnp.int32)
-    lengths = lengths if is_traced(lengths) else np.asarray(lengths)
+    lengths = jnp.asarray(lengths) if is_traced(lengths) else np.asarray(lengths)
     if lengths.shape != (batch,) or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise ValueError(
             f"{name} must be {batch} integers, one for each row of the batch, "
@@ -55,7 +57,7 @@ def check_labels(
     labels: Any, batch: int, lengths: Any, num_symbols: int, blank: int
 ) -> tuple[Int[Array, "B L"], Int[Array, " B"]]:
     """Label sequences and their lengths.  What is past a length may be anything."""
-    labels = labels if is_traced(labels) else np.asarray(labels)
+    labels = jnp.asarray(labels) if is_traced(labels) else np.asarray(labels)
     shape, dtype = labels.shape, labels.dtype
     if (
         len(shape) != 2
@@ -113,14 +115,28 @@ def computed(dtype: Any) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def never_negative(value: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Minus the log of a probability that rounding has made more than 1 is 0, its slope kept."""
-    return value + lax.stop_gradient(jnp.maximum(-value, 0))
+def negative(log_prob: Float[Array, " B"], is_valid: Bool[Array, " B"]) -> Float[Array, " B"]:
+    """The loss of a log-probability.
+
+    A probability that rounding has made more than 1 costs 0, with its slope.  Rows of traced labels
+    or lengths that should have been refused cost NaN.
+    """
+    loss = or_nan(is_valid, -log_prob)
+    return loss + lax.stop_gradient(jnp.maximum(-loss, 0))
 
 
-def slope(loss: Float[Array, " B"], cotangent: Float[Array, " B"]) -> Float[Array, " B"]:
-    """By what each row's gradient is multiplied: 0 where the loss is infinite, NaN where NaN."""
-    return jnp.where(jnp.isnan(loss), jnp.nan, jnp.where(jnp.isinf(loss), 0, cotangent))
+def finished(loss: Float[Array, " B"], zero_infinity: bool) -> Float[Array, " B"]:
+    """The loss as asked for."""
+    return jnp.where(jnp.isposinf(loss), 0, loss) if zero_infinity else loss
+
+
+def slope(
+    loss: Float[Array, " B"], cotangent: Float[Array, " B"], inside: Bool[Array, "B T ..."]
+) -> Float[Array, "B T ..."]:
+    """By what a gradient is multiplied: 0 where the loss is infinite and past the end, whatever the
+    cotangent, and NaN where the loss is NaN."""
+    row = jnp.where(jnp.isnan(loss), jnp.nan, jnp.where(jnp.isinf(loss), 0, cotangent))
+    return jnp.where(inside, jnp.expand_dims(row, range(1, inside.ndim)), 0)
 
 
 @pytree

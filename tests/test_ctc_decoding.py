@@ -12,6 +12,7 @@ import pytest
 from conftest import enable_x64
 from hypothesis import given, settings, strategies as st
 
+from jaxem.ctc import loss as ctc_loss
 from jaxem.ctc.beam_search import beam_search
 from jaxem.ctc.greedy import greedy
 from jaxem.ctc.ngram import NGram
@@ -395,3 +396,29 @@ def test_prefix_search_refuses_a_batch_and_nan() -> None:
         prefix_search(np.array([[0, 1, np.nan]]))
     with pytest.raises(ValueError, match="blank must be a symbol"):
         prefix_search(np.zeros((2, 3)), blank=-1)
+
+
+def test_found_labels_are_at_most_as_probable_as_the_loss_says_at_any_offset() -> None:
+    """Confident logits, far from 0: digits lost in a log-softmax would show."""
+    logits = np.tile(np.array([[[9.0, 0, 0]]], np.float32), (1, 1000, 1))
+    exact = 1000 * np.log1p(2 * np.exp(-9.0))
+    for offset in (0, 100):
+        shifted = logits + np.float32(offset)
+        found = beam_search(shifted, width=2)
+        loss = ctc_loss(shifted, np.zeros((1, 0), int))
+        np.testing.assert_allclose([-found.log_prob[0, 0], loss[0]], exact, atol=2e-4)
+        np.testing.assert_allclose(greedy(shifted).log_prob, -exact, atol=2e-4)
+
+
+def test_a_language_model_that_knows_nothing_of_empty_places_does_no_harm() -> None:
+    @pytree
+    class Careful:
+        start: Any
+
+        def __call__(self, state: Any, token: Any) -> Any:
+            known = (token >= 0) | (state == 0)
+            return jnp.where(known, jnp.log(jnp.full(3, 1 / 3)), jnp.nan), state + 1
+
+    logits = np.random.default_rng(0).normal(size=(1, 6, 3)).astype(np.float32)
+    found = beam_search(logits, np.array([2]), width=16, language_model=Careful(jnp.int32(0)))
+    assert not np.any(np.isnan(found.score))

@@ -584,3 +584,47 @@ def test_labels_that_do_not_fit_beyond_their_length_are_welcome() -> None:
     labels = np.array([[1, 0, 99], [2, -3, 10**6]])
     losses = ctc.loss(np.zeros((2, 4, 3), np.float32), labels, None, np.array([1, 1]))
     np.testing.assert_allclose(losses, 4 * np.log(3) - np.log(10), rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [8, 9, 17])
+def test_rows_are_the_same_in_any_batch(rows: int) -> None:
+    """Around the number of rows that a CPU takes at a time."""
+    rng = np.random.default_rng(rows)
+    logits = rng.normal(size=(rows, 7, 4)).astype(np.float32)
+    labels, lengths = rng.integers(1, 4, (rows, 3)), rng.integers(0, 8, rows)
+    ask = jax.jit(lambda x: jax.vjp(lambda x: ctc.loss(x, labels, lengths), x)[1](weight)[0])
+    weight = jnp.arange(1.0, rows + 1)
+    one = jax.jit(jax.grad(lambda *row: ctc.loss(*row)[0]))
+    alone = [
+        one(logits[i : i + 1], labels[i : i + 1], lengths[i : i + 1]) * weight[i]
+        for i in range(rows)
+    ]
+    np.testing.assert_allclose(ask(logits), np.concatenate(alone), rtol=1e-5, atol=1e-5)
+    expected = ctc.posterior(logits, labels, lengths)
+    best = ctc.align(logits, labels, lengths)
+    for i in (0, rows // 2, rows - 1):
+        row = slice(i, i + 1)
+        one = ctc.posterior(logits[row], labels[row], lengths[row])
+        np.testing.assert_allclose(expected.states[row], one.states, atol=1e-6)
+        np.testing.assert_array_equal(
+            best.path[row], ctc.align(logits[row], labels[row], lengths[row]).path
+        )
+
+
+def test_nan_past_the_end_is_in_no_derivative_of_the_posterior_and_no_cotangent_gets_there() -> (
+    None
+):
+    logits = np.zeros((1, 4, 3), np.float32)
+    logits[:, 3:] = np.nan
+    labels, lengths = np.array([[1, 2]]), np.array([3])
+
+    def likelihood(logits: Any) -> Any:
+        return ctc.posterior(logits, labels, lengths).log_likelihood.sum()
+
+    slope = jax.grad(likelihood)(logits)
+    loss_slope = jax.grad(lambda x: ctc.loss(x, labels, lengths).sum())(logits)
+    np.testing.assert_allclose(slope, -loss_slope, atol=1e-6)
+    _, pullback = jax.vjp(lambda x: ctc.loss(x, labels, lengths), logits)
+    for cotangent in (np.inf, np.nan):
+        there = pullback(jnp.full(1, cotangent, jnp.float32))[0]
+        assert not np.any(there[:, 3:]) and not np.all(np.isfinite(there[:, :3]))

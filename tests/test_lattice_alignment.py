@@ -226,3 +226,24 @@ def test_nothing_to_align() -> None:
             assert got.frames.shape == labels.shape
     assert ctc.align(np.zeros((0, 3, 3), np.float32), some[:0]).path.shape == (0, 3)
     assert transducer.align(np.zeros((0, 3, 2, 3), np.float32), some[:0]).frames.shape == (0, 1)
+
+
+def test_counts_are_whole_as_far_as_floats_count() -> None:
+    cases = [(33, 3), (20, 4), (12, 6), (40, 2), (9, 0), (300, 1)]
+    labels = np.tile(np.arange(1, 7), (len(cases), 1))
+    frames, lengths = np.array(cases).T
+    exact = [math.comb(T + L, 2 * L) for T, L in cases]
+    assert 2**20 < max(exact) < 2**22
+    assert ctc.count(labels, frames, lengths).tolist() == exact
+    np.testing.assert_allclose(
+        ctc.log_count(labels, frames, lengths), np.log(exact), rtol=1e-6, atol=1e-6
+    )
+
+
+def test_a_transducer_alignment_that_meets_nan_is_nan() -> None:
+    logits = np.zeros((2, 3, 2, 3), np.float32)
+    logits[0, 1, 1] = np.nan
+    logits[1, 2] = np.nan  # past its end
+    got = transducer.align(logits, np.array([[1], [1]]), np.array([3, 2]))
+    assert np.isnan(got.score).tolist() == [True, False]
+    assert got.frames[0, 0] == -1 and got.frames[1, 0] >= 0

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxem import transducer
 from jaxem.hypotheses import Hypotheses
 from jaxem.transducer.beam_search import BeamSearch, beam_search
 from jaxem.transducer.greedy import greedy
@@ -386,7 +387,7 @@ CALLS: dict[str, tuple[Callable[[Networks], Any], str]] = {
         lambda n: greedy(FRAMES, np.array([3.0, 2.0]), **n.functions),
         "logit_lengths must be 2 integers",
     ),
-    "topology": (lambda n: n.search(width=2, topology="skew"), "topology must be one of"),
+    "topology": (lambda n: n.search(width=2, topology="skew"), 'topology must be "regular" or'),
     "width": (lambda n: n.search(width=0), "width must be 1 or more"),
     "symbols": (lambda n: n.search(width=1, max_symbols=0), "max_symbols must be 1 or more"),
     "maximum": (lambda n: n.search(width=1, max_length=0), "max_length must be 1 or more"),
@@ -427,3 +428,20 @@ def test_bad_input_is_refused(name: str) -> None:
     call, message = CALLS[name]
     with pytest.raises(ValueError, match=message):
         call(Networks(0, 4, 0))
+
+
+def test_a_beam_may_be_donated() -> None:
+    search = transducer.beam_search(
+        lambda state, token: (token, token),
+        lambda frame, last: frame - 1.0 * (last == jnp.arange(3)),
+        0,
+        width=3,
+        max_length=4,
+        topology="modified",
+    )
+    frames = np.random.default_rng(0).normal(size=(2, 3, 3)).astype(np.float32)
+    step, beam = jax.jit(search.step, donate_argnums=0), search.init(2)
+    for t in range(3):
+        beam = step(beam, frames[:, t])
+    found = jax.jit(search.finalize)(beam)
+    np.testing.assert_array_equal(found.labels, jax.jit(search.run)(frames).labels[:, :, :4])

@@ -798,3 +798,11 @@ def test_factors_that_do_not_fit_are_refused(
     with pytest.raises(ValueError) as caught:
         transducer.factored_loss(np.zeros(am), np.zeros(lm), np.ones((4, 2), int))
     assert_names(caught, *words)
+
+
+def test_the_value_alone_holds_no_copy_of_the_logits() -> None:
+    logits = jax.ShapeDtypeStruct((2, 30, 11, 400), jnp.float32)
+    labels = np.ones((2, 10), int)
+    program = jax.jit(lambda x: transducer.loss(x, labels)).lower(logits).compile()
+    scratch = program.memory_analysis().temp_size_in_bytes
+    assert scratch < logits.size * 4 / 8

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxem import lattice
+from jaxem.blocks import by_blocks
 from jaxem.ctc.labelling import TOPOLOGY, Labelling
 from jaxem.pytree import pytree
 from jaxem.semiring import pairwise_sum
-from jaxem.targets import NONE, LogScale, first_place, or_nan
+from jaxem.targets import NONE, LogScale, first_place, negative
 
 
 @pytree
@@ -53,6 +54,10 @@ def align(
 
 @partial(jax.jit, static_argnums=2)
 def _align(logits: Array, labelling: Labelling, blank: int) -> Alignment:
+    return by_blocks(partial(_align_rows, blank), logits, labelling)
+
+
+def _align_rows(blank: int, logits: Array, labelling: Labelling) -> Alignment:
     log_scale = LogScale.of(logits)
     # Paths are compared without what normalises a frame, the same for all: so ties remain ties.
     relative = LogScale(log_scale.peak, jnp.zeros_like(log_scale.log_total))
@@ -72,7 +77,7 @@ def _align(logits: Array, labelling: Labelling, blank: int) -> Alignment:
     prob = jnp.exp(log_scale.log_prob(chosen))
     prob = jnp.sum(jnp.where(hits, prob, 0), 1) / jnp.maximum(frames, 1)
     return Alignment(
-        or_nan(labelling.is_valid, jnp.minimum(score, 0)),
+        -negative(score, labelling.is_valid),
         jnp.where(some, path, NONE),
         states,
         first,

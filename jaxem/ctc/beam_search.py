@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxem.data import mask_from_lengths
+from jaxem.data import is_traced, mask_from_lengths
 from jaxem.hypotheses import NO_LABEL, Hypotheses, Prefixes
 from jaxem.pytree import pytree
-from jaxem.semiring import log_normalize, pairwise_sum, times
-from jaxem.targets import check_blank, check_logits, computed, is_traced, lengths_or_all
+from jaxem.semiring import pairwise_sum, times
+from jaxem.targets import LogScale, check_blank, check_logits, computed, lengths_or_all
 
 
 class LanguageModel(Protocol):
@@ -29,7 +29,8 @@ class LanguageModel(Protocol):
     def __call__(self, state: Any, token: Int[Array, ""]) -> tuple[Float[Array, " V"], Any]:
         """Log-probabilities of the label after `token`, at first -1, nothing; the state there.
 
-        They are indexed as the logits are; the blank's is not used.
+        They are indexed as the logits are; the blank's is not used.  It is also asked for empty
+        places of the beam, with any state: what it says there is not used either.
         """
         ...
 
@@ -87,7 +88,8 @@ def beam_search(
     0, all of them if a frame is nothing but -inf; NaN or +inf in a sequence make its scores NaN.
     Frames past `logit_lengths` have no influence.  No labelling grows beyond `max_length`, by
     default T.  P_lm is of the labels alone, without an end of sequence.  Of equal scores any may
-    come first.  The scores are float32 at least.
+    come first.  The scores are float32 at least.  They have no useful gradient: `ctc.loss` of the
+    labels found has one.
 
     The time is O(T · W · (min(V, W) + W)) a sequence without a language model: only the best W + 1
     symbols of a frame can matter; with one, O(T · W · (V + W)) and T · W calls of the model, mapped
@@ -123,6 +125,8 @@ def beam_search(
             kind = "finite" if least else "finite and not negative"
             raise ValueError(f"{name} must be {kind}, got {value}.")
     # What JAX knows as a pytree is traced; of another object the program keeps the values it has.
+    if language_model is not None and not hasattr(language_model, "start"):
+        raise ValueError("language_model must have a `start`, its first state.")
     opaque = jax.tree_util.all_leaves([language_model])
     if opaque and not isinstance(language_model, Hashable):
         raise ValueError(
@@ -147,7 +151,7 @@ def _search(
 ) -> Hypotheses:
     if constant_model is not None:
         options = _Options(constant_model, options.alpha, options.beta)
-    check_language_model(options.language_model, logits.shape[-1])
+    _check_language_model(options.language_model, logits.shape[-1])
     frames = _frames(options, logits.astype(options.alpha.dtype), lengths, blank, width)
     start = _start(options, width, max_length, frames.values.shape[2])
     return jax.vmap(partial(_walk, options, blank, start))(frames)
@@ -165,7 +169,7 @@ def _frames(options: _Options, logits: Array, lengths: Array, blank: int, width:
     in_range = (lengths >= 0) & (lengths <= T)
     inside = mask_from_lengths(lengths, T + padding) & in_range[:, None]
     outside = jnp.where(in_range[:, None], jnp.where(is_blank, 0, -jnp.inf), jnp.nan)
-    log_probs = jnp.pad(log_normalize(logits), [(0, 0), (0, padding), (0, 0)])
+    log_probs = jnp.pad(LogScale.of(logits).log_prob(logits), [(0, 0), (0, padding), (0, 0)])
     log_probs = jnp.where(inside[..., None], log_probs, outside[:, None].astype(logits.dtype))
     symbols, values = None, log_probs
     if options.language_model is None and width + 2 < V:
@@ -179,12 +183,15 @@ def _frames(options: _Options, logits: Array, lengths: Array, blank: int, width:
     )
 
 
-def check_language_model(model: Any, num_symbols: int) -> None:
+def _check_language_model(model: Any, num_symbols: int) -> None:
     """A ValueError unless it knows that many symbols and its state keeps its form."""
     if model is None:
         return
     start = jax.tree.map(jnp.asarray, model.start)
-    log_probs, after = jax.eval_shape(model, start, jnp.zeros((), jnp.int32))
+    answer = jax.eval_shape(model, start, jnp.zeros((), jnp.int32))
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise ValueError(f"language_model must return (log_probs, state), got {answer}.")
+    log_probs, after = answer
     if log_probs.shape != (num_symbols,):
         raise ValueError(
             f"language_model must return log-probabilities [{num_symbols}], one for each column of "
@@ -247,7 +254,9 @@ def _step(options: _Options, blank: int, beam: _Beam, frame: _Frame) -> tuple[_B
 
     # Or it grows by a label: where that is its last one again, only after a blank.
     grown = jnp.where(is_last, beam.log_blank[:, None], total[:, None]) + frame.values
-    grown = jnp.where(prefixes.full[:, None], -jnp.inf, grown + (beam.bonus[:, None] + gain))
+    # An empty place grows into nothing, also where the language model says NaN there.
+    closed = prefixes.full | jnp.isneginf(total)
+    grown = jnp.where(closed[:, None], -jnp.inf, grown + (beam.bonus[:, None] + gain))
     # What a parent grew into is there already.
     place = jnp.max(jnp.where(is_last, jnp.arange(len(symbols)), -1), 1)
     parents = jnp.where((parent >= 0) & (place >= 0), parent, len(parent))

@@ -1,8 +1,11 @@
 """How many alignments a labelling has."""
 
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxem.semiring import pairwise_sum
@@ -17,7 +20,8 @@ def count(
     """The number of paths that collapse to each label sequence; 0 where there are too few frames.
 
     C(T + L - r, 2L) for L labels in T frames, r of them equal to the one before.  Whole numbers as
-    floats: exact as far as the dtype counts, +inf beyond its range, where `log_count` still serves.
+    floats: exact up to 2^22 in float32, to a few roundings above, and +inf beyond the range of the
+    dtype, where `log_count` still serves.
 
     Raises:
         ValueError: shapes that do not fit; unless traced, negative or too large lengths.
@@ -27,7 +31,8 @@ def count(
         >>> jaxem.ctc.count(jnp.array([[1, 2], [1, 1]]), jnp.array([5, 5])).tolist()
         [35.0, 15.0]
     """
-    return jnp.round(jnp.exp(log_count(labels, logit_lengths, label_lengths)))
+    spare, lengths = _checked(labels, logit_lengths, label_lengths)
+    return _count(spare, lengths, jnp.shape(labels)[1])
 
 
 def log_count(
@@ -42,21 +47,39 @@ def log_count(
         >>> jaxem.ctc.log_count(jnp.array([[1, 2]]), jnp.array([10_000])).round(2).tolist()
         [33.66]
     """
-    shape = np.shape(labels)
-    if len(shape) != 2:
-        raise ValueError(f"labels must be [B, L], but got shape {shape}.")
-    lengths = lengths_or_all("label_lengths", label_lengths, shape[0], shape[1])
-    frames = lengths_or_all("logit_lengths", logit_lengths, shape[0], None)
-    return _log_count(jnp.asarray(labels), frames, lengths)
+    spare, lengths = _checked(labels, logit_lengths, label_lengths)
+    return _log_count(spare, lengths, jnp.shape(labels)[1])
 
 
-@jax.jit
-def _log_count(labels: Array, frames: Array, lengths: Array) -> Array:
-    place = jnp.arange(1, labels.shape[1])
-    repeats = (labels[:, 1:] == labels[:, :-1]) & (place < lengths[:, None])
-    spare = frames - lengths - jnp.sum(repeats, 1)  # T - L - r
-    drawn = jnp.arange(1, 2 * labels.shape[1] + 1)[:, None]
-    dtype = jnp.result_type(float)
-    ratio = jnp.log1p(jnp.maximum(spare, 0).astype(dtype) / drawn)
+def _checked(labels: Any, frames: Any, lengths: Any) -> tuple[Array, Array]:
+    """Frames to spare, T - L - r, and label lengths; ValueErrors."""
+    labels = jnp.asarray(labels)
+    if labels.ndim != 2 or not (jnp.issubdtype(labels.dtype, jnp.integer) or not labels.size):
+        raise ValueError(
+            f"labels must be integers [B, L], but got {labels.dtype} of shape {labels.shape}."
+        )
+    lengths = lengths_or_all("label_lengths", lengths, len(labels), labels.shape[1])
+    frames = lengths_or_all("logit_lengths", frames, len(labels), None)
+    inside = jnp.arange(1, labels.shape[1]) < lengths[:, None]
+    repeats = jnp.sum((labels[:, 1:] == labels[:, :-1]) & inside, 1)
+    return frames - lengths - repeats, lengths
+
+
+@partial(jax.jit, static_argnums=2)
+def _count(spare: Array, lengths: Array, most: int) -> Array:
+    """Drawn one by one: after each the number is whole, which takes the roundings off."""
+
+    def draw(total: Array, drawn: Array) -> tuple[Array, None]:
+        more = jnp.round(total * (spare + drawn) / drawn)
+        return jnp.where(drawn <= 2 * lengths, more, total), None
+
+    start = jnp.where(spare < 0, 0, jnp.ones(spare.shape))
+    return lax.scan(draw, start, jnp.arange(1, 2 * most + 1))[0]
+
+
+@partial(jax.jit, static_argnums=2)
+def _log_count(spare: Array, lengths: Array, most: int) -> Array:
+    drawn = jnp.arange(1, 2 * most + 1)[:, None]
+    ratio = jnp.log1p(jnp.maximum(spare, 0) / drawn)
     total = pairwise_sum(jnp.where(drawn <= 2 * lengths, ratio, 0))
     return jnp.where(spare < 0, -jnp.inf, total)

@@ -8,8 +8,8 @@ from jaxtyping import Array, Float, Int
 
 from jaxem.data import mask_from_lengths
 from jaxem.hypotheses import NO_LABEL, Hypotheses
-from jaxem.semiring import log_normalize, pairwise_sum
-from jaxem.targets import check_blank, check_logits, computed, lengths_or_all
+from jaxem.semiring import pairwise_sum
+from jaxem.targets import LogScale, check_blank, check_logits, computed, lengths_or_all
 
 
 def greedy(
@@ -51,7 +51,8 @@ def _greedy(logits: Array, lengths: Array, blank: int) -> Hypotheses:
     path = jnp.where(inside, jnp.argmax(logits, 2), blank)
     before = jnp.pad(path[:, :-1], [(0, 0), (1, 0)], constant_values=blank)[:, :T]
     new = (path != blank) & (path != before)
-    log_prob = pairwise_sum(jnp.where(inside, jnp.max(log_normalize(logits), 2), 0).T)
+    best = LogScale.of(logits).log_prob(jnp.max(logits, 2))
+    log_prob = pairwise_sum(jnp.where(inside, best, 0).T)
     log_prob = jnp.where((lengths < 0) | (lengths > T), jnp.nan, log_prob)
     new &= (log_prob > -jnp.inf)[:, None]
     place = jnp.where(new, jnp.cumsum(new, 1) - 1, T)

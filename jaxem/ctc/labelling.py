@@ -82,7 +82,7 @@ class Labelling:
         """The paths that collapse to the labels."""
         place = jnp.arange(self.labels.shape[1] + 1)[:, None]
         other = self.labels[:, 1:] != self.labels[:, :-1]
-        other = jnp.pad(other, [(0, 0), (1, 0)]) if self.labels.shape[1] else self.labels != 0
+        other = jnp.pad(other, [(0, 0), (1, 0)])[:, : self.labels.shape[1]]
         final = (place == self.num_labels, place[1:] == self.num_labels)
         return Paths((None, None, None, None, other.T), final, self.num_frames)
 
@@ -93,7 +93,6 @@ class Labelling:
 
         Labels past the end are impossible.
         """
-        logits = self.within(logits)
         blanks = log_scale.log_prob(logits[:, :, blank])
         hits = log_scale.log_prob(jnp.take_along_axis(logits, self.labels[:, None], 2))
         place = jnp.arange(self.labels.shape[1])

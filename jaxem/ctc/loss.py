@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from jaxem import lattice
 from jaxem.blocks import by_blocks
 from jaxem.ctc.labelling import TOPOLOGY, Labelling
-from jaxem.targets import LogScale, never_negative, or_nan, slope
+from jaxem.targets import LogScale, finished, negative, slope
 
 
 def loss(
@@ -29,13 +29,14 @@ def loss(
     order are right, by `jacrev(jacrev)` or `hessian`; only a first one by `jvp` is not supported.
 
     A target for which there are too few frames has loss +inf, or 0 if `zero_infinity`, and a
-    gradient of 0.  Logits of -inf are legal; a finite one so small that its probability is below
-    2^(-2^29) counts as -inf.  The loss is never negative.  What lies past `logit_lengths` and
-    `label_lengths`, NaN too, has no influence.  Sequences without labels, and ones without frames,
-    are legal.  A NaN before gives its row NaN.
+    gradient of 0.  Logits of -inf are legal; a path whose probability is below 2^(-2^29) counts as
+    impossible.  The loss is never negative; it is right to a few roundings of itself, or of 1 for
+    each frame.  What lies past `logit_lengths` and `label_lengths`, NaN too, has no influence.
+    Sequences without labels, and ones without frames, are legal.  A NaN before gives its row NaN.
 
     bfloat16 and float16 are computed in float32, which the loss has then; the gradient has the
-    dtype of the logits.  O(B T (2L + 1)) memory and the gradient; on a CPU 8 rows at a time.
+    dtype of the logits.  O(B T (2L + 1)) memory and the gradient; on a CPU 8 rows at a time, if
+    their logits are no more than 16 MiB.  Under `shard_map` pass `check_vma=False`.
 
     Graves et al. (2006) (7.5)-(7.8) and (16).
 
@@ -52,8 +53,7 @@ def loss(
         [0.64]
     """
     logits, labelling = Labelling.check(logits, labels, logit_lengths, label_lengths, blank)
-    value = _compiled(blank, True, logits, labelling)
-    return jnp.where(jnp.isposinf(value), 0, value) if zero_infinity else value
+    return finished(_compiled(blank, True, logits, labelling), zero_infinity)
 
 
 def loss_from_log_probs(
@@ -68,7 +68,8 @@ def loss_from_log_probs(
     """`loss` of log-probabilities that are normalised already.
 
     All is as there, but the gradient, with respect to the log-probabilities as free numbers: minus
-    the `posterior`, summed over the states of a symbol.
+    the `posterior`, summed over the states of a symbol.  What is not normalised and sums to more
+    than 1 may have a loss below 0, which is given as 0.
 
     Examples:
         >>> import jax, jax.numpy as jnp, jaxem
@@ -80,28 +81,27 @@ def loss_from_log_probs(
     log_probs, labelling = Labelling.check(
         log_probs, labels, logit_lengths, label_lengths, blank, "log_probs"
     )
-    value = _compiled(blank, False, log_probs, labelling)
-    return jnp.where(jnp.isposinf(value), 0, value) if zero_infinity else value
+    return finished(_compiled(blank, False, log_probs, labelling), zero_infinity)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _loss(blank: int, normalise: bool, logits: Array, labelling: Labelling) -> Array:
     def rows(logits: Array, labelling: Labelling) -> Array:
-        potentials = labelling.potentials(logits, _scale(normalise, logits, labelling), blank)
+        potentials = labelling.potentials(logits, _scale(normalise, logits), blank)
         log_prob = lattice.log_normalizer(TOPOLOGY, potentials, labelling.paths)
-        return never_negative(-or_nan(labelling.is_valid, log_prob))
+        return negative(log_prob, labelling.is_valid)
 
     return by_blocks(rows, logits, labelling)
 
 
 def _forward(blank: int, normalise: bool, logits: Array, labelling: Labelling) -> tuple[Array, Any]:
     def rows(logits: Array, labelling: Labelling) -> tuple[Array, Any]:
-        log_scale = _scale(normalise, logits, labelling)
+        log_scale = _scale(normalise, labelling.within(logits))
         potentials = labelling.potentials(logits, log_scale, blank)
         log_prob, counts = lattice.posterior(TOPOLOGY, potentials, labelling.paths)
-        value = never_negative(-or_nan(labelling.is_valid, log_prob))
         blanks, hits = jax.tree.leaves(counts)
-        return value, (log_scale, blanks[:, 0].T, jnp.transpose(hits, (2, 1, 0)))
+        expected = log_scale, blanks[:, 0].T, jnp.transpose(hits, (2, 1, 0))
+        return negative(log_prob, labelling.is_valid), expected
 
     value, expected = by_blocks(rows, logits, labelling)
     return value, (logits, labelling, value, expected)
@@ -112,16 +112,14 @@ def _backward(blank: int, normalise: bool, residuals: Any, cotangent: Array) -> 
         logits: Array, labelling: Labelling, value: Array, expected: Any, cotangent: Array
     ) -> Array:
         log_scale, blanks, hits = expected
-        scale = slope(value, cotangent)[:, None, None]
-        is_blank = jnp.arange(logits.shape[2]) == blank
-        gradient = -jnp.where(is_blank, blanks[..., None], 0)
+        scale = slope(value, cotangent, labelling.inside(logits.shape[1]))
+        gradient = -jnp.where(jnp.arange(logits.shape[2]) == blank, blanks[..., None], 0)
         if normalise:
-            inside = labelling.inside(logits.shape[1])[..., None]
-            softmax = jnp.exp(log_scale.log_prob(labelling.within(logits)))
-            gradient += jnp.where(inside, softmax, 0)
+            gradient += jnp.exp(log_scale.log_prob(labelling.within(logits)))
         row = jnp.arange(len(logits))[:, None]
         # A window of all frames for each label: one by one the same additions take twice the time.
-        gradient = (scale * gradient).at[row, :, labelling.labels].add(-scale * hits)
+        gradient = scale[..., None] * gradient
+        gradient = gradient.at[row, :, labelling.labels].add(-scale[:, None] * hits)
         return gradient.astype(logits.dtype)
 
     return by_blocks(rows, *residuals, cotangent), None
@@ -131,8 +129,6 @@ _loss.defvjp(_forward, _backward)
 _compiled = jax.jit(_loss, static_argnums=(0, 1))
 
 
-def _scale(normalise: bool, logits: Array, labelling: Labelling) -> LogScale:
+def _scale(normalise: bool, logits: Array) -> LogScale:
     """What normalises the logits."""
-    if normalise:
-        return LogScale.of(labelling.within(logits))
-    return LogScale.none(logits.shape[:2], logits.dtype)
+    return LogScale.of(logits) if normalise else LogScale.none(logits.shape[:2], logits.dtype)

@@ -3,13 +3,13 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxem import lattice
+from jaxem.blocks import by_blocks
 from jaxem.ctc.labelling import TOPOLOGY, Labelling
 from jaxem.pytree import pytree
-from jaxem.targets import LogScale, or_nan
+from jaxem.targets import LogScale, negative, or_nan
 
 
 @pytree
@@ -58,8 +58,11 @@ def posterior(
 
 @partial(jax.jit, static_argnums=2)
 def _posterior(logits: Array, labelling: Labelling, blank: int) -> Posterior:
-    potentials = labelling.potentials(logits, LogScale.of(logits), blank)
-    potentials = labelling.apart(potentials)
-    log_prob, counts = lattice.posterior(TOPOLOGY, potentials, labelling.paths)
-    result = Posterior(jnp.minimum(log_prob, 0), labelling.interleaved(counts))
-    return jax.tree.map(lambda part: or_nan(labelling.is_valid, part), result)
+    def rows(logits: Array, labelling: Labelling) -> Posterior:
+        log_scale = LogScale.of(labelling.within(logits))
+        potentials = labelling.apart(labelling.potentials(logits, log_scale, blank))
+        log_prob, counts = lattice.posterior(TOPOLOGY, potentials, labelling.paths)
+        states = or_nan(labelling.is_valid, labelling.interleaved(counts))
+        return Posterior(-negative(log_prob, labelling.is_valid), states)
+
+    return by_blocks(rows, logits, labelling)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxem import lattice
 from jaxem.pytree import pytree
-from jaxem.targets import check_logits, first_place, or_nan
+from jaxem.targets import LogScale, check_logits, first_place, negative
 from jaxem.transducer.grid import (
     TOPOLOGY,
     Grid,
@@ -57,13 +57,16 @@ def align(
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _align(logits: Array, grid: Grid, blank: int, topology: GridTopology) -> Alignment:
-    potentials, log_scale = grid_potentials(logits, grid, blank, topology)
+    log_scale = LogScale.of(logits)
+    potentials = grid_potentials(logits, grid, log_scale, blank, topology)
     score, taken = lattice.best_path(TOPOLOGY, potentials, grid.paths(topology))
     _, emitted = grid.counts(taken, logits.shape[1], topology)
-    hits = (emitted > 0) & grid.is_valid[:, None, None]
-    prob = jnp.exp(label_log_probs(grid.within(logits), grid, log_scale))
+    unknown = jnp.isnan(log_scale.peak) & grid.inside(logits.shape[1])[..., 0]
+    is_valid = grid.is_valid & ~jnp.any(unknown, (1, 2))
+    hits = (emitted > 0) & is_valid[:, None, None]
+    prob = jnp.exp(label_log_probs(logits, grid, log_scale))
     return Alignment(
-        or_nan(grid.is_valid, jnp.minimum(score, 0)),
+        -negative(score, is_valid),
         first_place(hits),
         jnp.sum(jnp.where(hits, prob, 0), 1),
     )

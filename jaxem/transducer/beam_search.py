@@ -13,6 +13,7 @@ from jaxem.hypotheses import NO_LABEL, Hypotheses, Prefixes
 from jaxem.pytree import pytree
 from jaxem.semiring import logsumexp
 from jaxem.targets import check_logits, lengths_or_all
+from jaxem.transducer.grid import GridTopology
 from jaxem.transducer.predictor import (
     Join,
     Predict,
@@ -95,7 +96,7 @@ class BeamSearch:
     """A search over prefixes as pure functions; `beam_search` makes one and says how it works.
 
     `finalize(step(step(init(B), frames[:, 0]), frames[:, 1]))`, and so on, is what `run(frames)`
-    returns.  Put `jax.jit` around `step` or `run`: else every call is traced again.
+    returns.  Put `jax.jit` around `step`, `finalize` or `run`: else each call is compiled again.
     """
 
     start: Any
@@ -105,7 +106,7 @@ class BeamSearch:
     blank: int = field(metadata={"static": True})
     max_symbols: int = field(metadata={"static": True})
     max_length: int | None = field(metadata={"static": True})
-    topology: str = field(metadata={"static": True})
+    topology: GridTopology = field(metadata={"static": True})
 
     def init(self, batch_size: int, dtype: Any = None) -> Beam:
         """A beam of the empty prefix alone, before the first frame.
@@ -184,7 +185,8 @@ class BeamSearch:
         )
         score = jnp.full((batch_size, self.width), -jnp.inf, dtype).at[:, 0].set(0)
         scale = jnp.zeros(batch_size, dtype)
-        return Beam(prefixes, score, scale, scale, prediction, state)
+        # Two arrays of zeros: one that stands twice could not be donated.
+        return Beam(prefixes, score, scale, jnp.zeros_like(scale), prediction, state)
 
     def _log_probs(self, frame: Float[Array, " F"], prediction: Any) -> Float[Array, " V"]:
         return log_probs(self.join, self.blank, frame, prediction)
@@ -257,7 +259,8 @@ class BeamSearch:
 
 def _best(score: Float[Array, " M"], width: int) -> tuple[Float[Array, " W"], Int[Array, " W"]]:
     """The largest scores, falling, and where they stand; of equal ones the first."""
-    # Without the barrier XLA's simplifications hide from it on a CPU that no full sort is needed.
+    # Without the barrier XLA's simplifications hide from it on a CPU that no full sort is needed in
+    # float32; in float64 it always sorts.
     return lax.optimization_barrier(lax.top_k(score, width))
 
 
@@ -270,7 +273,7 @@ def beam_search(
     blank: int = 0,
     max_symbols: int = 3,
     max_length: int | None = None,
-    topology: str = "regular",
+    topology: GridTopology = "regular",
 ) -> BeamSearch:
     """A search for the most probable labellings of a transducer, frame by frame or all at once.
 
@@ -281,8 +284,8 @@ def beam_search(
 
     `predict(state, token)` returns the prediction after one more token and the new state, `join(
     frame, prediction)` the logits [V]; both are pure functions of one hypothesis.  `start` is the
-    first state and the blank the first token.  `predict` runs once for each new prefix, `join` once
-    for each prefix and round.
+    first state and the blank the first token.  In a frame `join` runs for `width` prefixes in each
+    round, `predict` for as many in each round but the first ("modified": in the only one).
 
     In the "regular" topology a frame is `max_symbols + 1` rounds.  Round n holds the best `width`
     of the prefixes that grew by n labels in this frame; each may end the frame with a blank.  The
@@ -294,6 +297,9 @@ def beam_search(
     has more than `max_length` labels, for which there is room in every place of the beam; only
     `run` knows a default, as many as the frames allow.  Of equal scores the one that needs
     fewer labels in the frame is the better.
+
+    A frame takes O(W · V) a round and, in the "regular" topology, O(W² · max_symbols³) to add up
+    equal prefixes: `max_symbols` is 3 by default for that, where `greedy` has 10.
 
     Graves (2012), algorithm 1, with a bound on the labels of a frame instead of its open loop;
     Saon, Tüske & Audhkhasi (2020).

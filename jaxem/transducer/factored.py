@@ -9,8 +9,14 @@ from jaxtyping import Array, Float, Int
 
 from jaxem import lattice
 from jaxem.semiring import PRECISION, logsumexp
-from jaxem.targets import check_logits, computed, never_negative, or_nan
-from jaxem.transducer.grid import TOPOLOGY, Grid, GridTopology, check_topology
+from jaxem.targets import check_logits, computed, finished, negative
+from jaxem.transducer.grid import (
+    TOPOLOGY,
+    Grid,
+    GridTopology,
+    check_fast_emit,
+    check_topology,
+)
 
 
 def factored_loss(
@@ -53,8 +59,8 @@ def factored_loss(
         )
     shape = (*am.shape[:2], *lm.shape[1:])
     grid = Grid.check(shape, labels, logit_lengths, label_lengths, blank)
-    value = _loss(am, lm, grid, blank, topology, jnp.asarray(fast_emit))
-    return jnp.where(jnp.isposinf(value), 0, value) if zero_infinity else value
+    value = _loss(am, lm, grid, blank, topology, check_fast_emit(fast_emit))
+    return finished(value, zero_infinity)
 
 
 @partial(jax.jit, static_argnums=(3, 4))
@@ -74,7 +80,7 @@ def _loss(
     blanks = am[:, :, None, blank] + lm[:, None, :, blank] - log_total
     potentials = grid.potentials(blanks, label, topology)
     log_prob = lattice.log_normalizer(TOPOLOGY, potentials, grid.paths(topology))
-    return never_negative(-or_nan(grid.is_valid, log_prob))
+    return negative(log_prob, grid.is_valid)
 
 
 def _below_peak(logits: Float[Array, "... V"]) -> Float[Array, "... V"]:

@@ -12,6 +12,7 @@ from jaxem.hypotheses import NO_LABEL, Hypotheses
 from jaxem.pytree import pytree
 from jaxem.semiring import pairwise_sum
 from jaxem.targets import check_logits, lengths_or_all
+from jaxem.transducer.grid import GridTopology
 from jaxem.transducer.predictor import (
     Join,
     Predict,
@@ -45,7 +46,7 @@ def greedy(
     blank: int = 0,
     max_symbols: int = 10,
     max_length: int | None = None,
-    topology: str = "regular",
+    topology: GridTopology = "regular",
 ) -> Hypotheses:
     """One labelling a sequence, from the most probable symbol at every node of the lattice.
 
@@ -62,7 +63,8 @@ def greedy(
     first state and the blank the first token.  `predict` runs only when a sequence has a new label.
 
     The labels are [B, max_length], by default as many as the frames allow.  Frames past
-    `logit_lengths` have no influence.  Computes in the dtype of the logits, float32 at least.
+    `logit_lengths` have no influence.  Computes in the dtype of the logits, float32 at least.  Put
+    `jax.jit` around it: else each call is compiled again.
 
     Graves (2012).
 

@@ -6,13 +6,13 @@ last frame.  In the modified one a label takes a frame, as a blank does, and the
 Graves (2012) §2.3-2.4; Kuang et al. (2022), "Pruned RNN-T for fast, memory-efficient ASR training".
 """
 
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxem.data import mask_from_lengths
+from jaxem.data import is_traced, mask_from_lengths
 from jaxem.lattice import Arc, Paths, Potentials, Topology
 from jaxem.pytree import pytree
 from jaxem.targets import LogScale, are_valid, check_blank, check_labels, lengths_or_all
@@ -26,6 +26,13 @@ def check_topology(topology: str) -> None:
     """The name is one of a topology."""
     if topology not in get_args(GridTopology):
         raise ValueError(f'topology must be "regular" or "modified", but is {topology!r}.')
+
+
+def check_fast_emit(fast_emit: Any) -> Float[Array, ""]:
+    """The weight is a number of at least 0."""
+    if jnp.ndim(fast_emit) or not (is_traced(fast_emit) or fast_emit >= 0):
+        raise ValueError(f"fast_emit must be one number, 0 or more, but is {fast_emit!r}.")
+    return jnp.asarray(fast_emit)
 
 
 @pytree
@@ -119,16 +126,15 @@ class Grid:
 
 
 def grid_potentials(
-    logits: Float[Array, "B T U1 V"], grid: Grid, blank: int, topology: GridTopology
-) -> tuple[Potentials, LogScale]:
-    """The lattice's potentials, and what normalises the logits.
-
-    Only the entries of the blank and of the next label are taken from the logits.
-    """
-    logits = grid.within(logits)
-    log_scale = LogScale.of(logits)
+    logits: Float[Array, "B T U1 V"],
+    grid: Grid,
+    log_scale: LogScale,
+    blank: int,
+    topology: GridTopology,
+) -> Potentials:
+    """The lattice's potentials: only the blank's and the next label's entries of the logits."""
     label = label_log_probs(logits, grid, log_scale)
-    return grid.potentials(log_scale.log_prob(logits[..., blank]), label, topology), log_scale
+    return grid.potentials(log_scale.log_prob(logits[..., blank]), label, topology)
 
 
 def label_log_probs(

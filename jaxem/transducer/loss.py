@@ -8,8 +8,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxem import lattice
-from jaxem.targets import check_logits, never_negative, or_nan, slope
-from jaxem.transducer.grid import TOPOLOGY, Grid, GridTopology, check_topology, grid_potentials
+from jaxem.targets import LogScale, check_logits, finished, negative, slope
+from jaxem.transducer.grid import (
+    TOPOLOGY,
+    Grid,
+    GridTopology,
+    check_fast_emit,
+    check_topology,
+    grid_potentials,
+)
 
 
 def loss(
@@ -30,17 +37,20 @@ def loss(
     frame.  In the "modified" one a label moves on too: there is at most one label a frame, and a
     path ends when the frames do.
 
-    The log-softmax is part of the loss: besides the gradient no array [B, T, U+1, V] is made, and
-    only the entries of blanks and labels enter the recursion.  The gradient is that of the value
-    for `fast_emit` 0; otherwise labels count 1 + fast_emit times in it and the value stays the
-    same, as FastEmit wants it: labels are emitted earlier.  Derivatives of any order are right, by
-    `jacrev(jacrev)` or `hessian`; only a first one by `jvp` is not supported.
+    The log-softmax is part of the loss: besides the gradient no array [B, T, U+1, V] is made, but
+    one in float32 of shorter floats, and only the entries of blanks and labels enter the recursion.
+
+    The gradient is that of the value for `fast_emit` 0; otherwise labels count 1 + fast_emit times
+    in it and the value stays the same, as FastEmit wants it: labels are emitted earlier.
+    Derivatives of any order are right, by `jacrev(jacrev)` or `hessian`; only a first one by `jvp`
+    is not supported.
 
     A target that has no alignment has loss +inf, or 0 if `zero_infinity`, and a gradient of 0.
-    Logits of -inf are legal; a finite one so small that its probability is below 2^(-2^29) counts
-    as -inf.  The loss is never negative.  What lies past the lengths, NaN too, has no influence.  A
-    NaN before gives its row NaN.  bfloat16 and float16 are computed in float32, which the loss has
-    then; the gradient has the dtype of the logits.
+    Logits of -inf are legal; a path whose probability is below 2^(-2^29) counts as impossible.  The
+    loss is never negative; it is right to a few roundings of itself, or of 1 for each step.  What
+    lies past the lengths, NaN too, has no influence.  A NaN before gives its row NaN.  bfloat16 and
+    float16 are computed in float32, which the loss has then; the gradient has the dtype of the
+    logits.  Under `shard_map` pass `check_vma=False`.
 
     Graves (2012) §2.4; Yu et al. (2021), "FastEmit: low-latency streaming ASR with sequence-level
     emission regularization"; Kuang et al. (2022), "Pruned RNN-T", for the modified topology.
@@ -59,23 +69,25 @@ def loss(
     logits = check_logits("logits", logits, "B T U+1 V")
     check_topology(topology)
     grid = Grid.check(logits.shape, labels, logit_lengths, label_lengths, blank)
-    value = _compiled(blank, topology, logits, grid, jnp.asarray(fast_emit))
-    return jnp.where(jnp.isposinf(value), 0, value) if zero_infinity else value
+    value = _compiled(blank, topology, logits, grid, check_fast_emit(fast_emit))
+    return finished(value, zero_infinity)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _loss(blank: int, topology: GridTopology, logits: Array, grid: Grid, fast_emit: Array) -> Array:
-    potentials, _ = grid_potentials(logits, grid, blank, topology)
+    # Not the logits within the grid: that would be a copy of them.
+    potentials = grid_potentials(logits, grid, LogScale.of(logits), blank, topology)
     log_prob = lattice.log_normalizer(TOPOLOGY, potentials, grid.paths(topology))
-    return never_negative(-or_nan(grid.is_valid, log_prob))
+    return negative(log_prob, grid.is_valid)
 
 
 def _forward(
     blank: int, topology: GridTopology, logits: Array, grid: Grid, fast_emit: Array
 ) -> tuple[Array, Any]:
-    potentials, log_scale = grid_potentials(logits, grid, blank, topology)
+    log_scale = LogScale.of(grid.within(logits))
+    potentials = grid_potentials(logits, grid, log_scale, blank, topology)
     log_prob, counts = lattice.posterior(TOPOLOGY, potentials, grid.paths(topology))
-    value = never_negative(-or_nan(grid.is_valid, log_prob))
+    value = negative(log_prob, grid.is_valid)
     return value, (logits, grid, fast_emit, log_scale, counts, value)
 
 
@@ -83,7 +95,7 @@ def _backward(
     blank: int, topology: GridTopology, residuals: Any, cotangent: Array
 ) -> tuple[Array, None, None]:
     logits, grid, fast_emit, log_scale, counts, value = residuals
-    scale = slope(value, cotangent)[:, None, None, None]
+    scale = slope(value, cotangent, grid.inside(logits.shape[1]))
     blanks, hits = grid.counts(counts, logits.shape[1], topology)
     hits = jnp.pad(hits * (1 + fast_emit.astype(hits.dtype)), [(0, 0), (0, 0), (0, 1)])
     # By comparison, not by index: so that this is one pass over the logits and writes once.

@@ -3,12 +3,11 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxem import lattice
 from jaxem.pytree import pytree
-from jaxem.targets import check_logits, or_nan
+from jaxem.targets import LogScale, check_logits, negative, or_nan
 from jaxem.transducer.grid import TOPOLOGY, Grid, GridTopology, check_topology, grid_potentials
 
 
@@ -53,8 +52,9 @@ def posterior(
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _posterior(logits: Array, grid: Grid, blank: int, topology: GridTopology) -> Posterior:
-    potentials, _ = grid_potentials(logits, grid, blank, topology)
+    log_scale = LogScale.of(grid.within(logits))
+    potentials = grid_potentials(logits, grid, log_scale, blank, topology)
     log_prob, counts = lattice.posterior(TOPOLOGY, potentials, grid.paths(topology))
     blanks, label = grid.counts(counts, logits.shape[1], topology)
-    result = Posterior(jnp.minimum(log_prob, 0), blanks, label)
-    return jax.tree.map(lambda part: or_nan(grid.is_valid, part), result)
+    blanks, label = or_nan(grid.is_valid, blanks), or_nan(grid.is_valid, label)
+    return Posterior(-negative(log_prob, grid.is_valid), blanks, label)

@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxem.semiring import log_normalize
-from jaxem.targets import check_blank, computed
+from jaxem.targets import LogScale, check_blank
+from jaxem.transducer.grid import check_topology
 
 Predict = Callable[[Any, Int[Array, ""]], tuple[Any, Any]]  # (state, token) -> (prediction, state)
 Join = Callable[[Any, Any], Float[Array, " V"]]  # (frame, prediction) -> logits
-TOPOLOGIES = ("regular", "modified")
 
 
 def begin(predict: Predict, start: Any, blank: int) -> tuple[Any, Any]:
@@ -49,13 +48,12 @@ def log_probs(
             f"{logits.dtype} {list(logits.shape)}."
         )
     check_blank(blank, len(logits))
-    return log_normalize(logits.astype(computed(logits.dtype)))
+    return LogScale.of(logits).log_prob(logits)
 
 
 def check_options(max_symbols: int, max_length: int | None, topology: str) -> None:
     """Raise a ValueError unless the options of decoding are what they must be."""
-    if topology not in TOPOLOGIES:
-        raise ValueError(f"topology must be one of {list(TOPOLOGIES)}, got {topology!r}.")
+    check_topology(topology)
     if max_symbols < 1:
         raise ValueError(f"max_symbols must be 1 or more labels a frame, got {max_symbols}.")
     if max_length is not None and max_length < 1:
