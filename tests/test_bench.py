@@ -135,6 +135,7 @@ def test_a_peer_that_differs_gets_no_ratio(add_adapter: Any) -> None:
     assert alone["fastest_peer"] is None and alone["ratio"] is None and alone["met"] is False
 
 
+@pytest.mark.slow
 def test_a_fit_that_stops_early_does_not_count() -> None:
     ours = measured({"jaxem": OURS}, steps=5000)["libraries"]["jaxem"]
     assert ours["stopped"].startswith("after ") and ours["agrees"] is False

@@ -99,7 +99,11 @@ OTHERS = [
     for precision in ("float32", "float64")
     if QUICK.get(name, ("",))[0] != precision
 ]
-KINDS = [(name, *how) for name, how in QUICK.items()]
+ALSO_SLOW = "Mixture over mixture of Poisson"
+KINDS = [
+    pytest.param(name, *how, marks=[pytest.mark.slow] if name == ALSO_SLOW else [])
+    for name, how in QUICK.items()
+]
 KINDS += [pytest.param(*kind, marks=pytest.mark.slow) for kind in OTHERS]
 
 

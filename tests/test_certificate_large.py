@@ -92,6 +92,7 @@ def test_products_with_vectors_say_what_whole_hessians_say(
     assert none["second_order.null"].facts["nullity"] == 1
 
 
+@pytest.mark.slow
 def test_products_with_vectors_give_the_same_curvature_and_like_units(few: None) -> None:
     step = take_step(gaussians(), jaxem.datasets.old_faithful(), None, ())
     by_products = curvature_of(step)

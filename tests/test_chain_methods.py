@@ -54,8 +54,15 @@ def test_the_posterior_is_that_of_enumeration(dtype: Any, name: str) -> None:
         )
 
 
-@pytest.mark.parametrize("zeros", [False, True], ids=["dense", "zeros"])
-@pytest.mark.parametrize("batch", [(), (3,)], ids=["one chain", "three"])
+@pytest.mark.parametrize(
+    ("batch", "zeros"),
+    [
+        pytest.param((), False, id="one chain-dense"),
+        pytest.param((3,), True, id="three-zeros"),
+        pytest.param((3,), False, id="three-dense", marks=pytest.mark.slow),
+        pytest.param((), True, id="one chain-zeros", marks=pytest.mark.slow),
+    ],
+)
 def test_long_chains_in_blocks_of_blocks_are_those_of_two_scans(
     zeros: bool, batch: Any, x64: None
 ) -> None:
@@ -171,6 +178,7 @@ def quakes() -> jaxem.HMM:
     )
 
 
+@pytest.mark.slow
 def test_a_model_is_fitted_by_the_method_it_names() -> None:
     name = "blocked"
     data = jaxem.datasets.earthquakes()
