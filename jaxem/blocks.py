@@ -26,7 +26,8 @@ def by_blocks(function: Callable[..., Any], *arrays: Any) -> Any:
     if num_blocks <= 1 or not is_cpu():
         return function(*arrays)
     size = -(-batch // num_blocks)
-    if size * sum(leaf.nbytes for leaf in leaves) > CACHE * batch:
+    row_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / batch
+    if size * row_bytes > CACHE:
         return function(*arrays)
 
     def rows(start: Any) -> Any:
