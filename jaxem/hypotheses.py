@@ -1,7 +1,9 @@
 """Label sequences found by a search, and the beam of prefixes that a search keeps."""
 
 from dataclasses import field, replace
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
@@ -146,3 +148,10 @@ class Prefixes:
             return label
         early = self.settled[self.origin[:, None], position]
         return jnp.where(later < 0, early, label)
+
+
+def select(which: Bool[Array, " W"], new: Any, old: Any) -> Any:
+    """The rows of `new` where `which`, else those of `old`, of every leaf [W, ...]."""
+    return jax.tree.map(
+        lambda new, old: jnp.where(which.reshape(-1, *[1] * (old.ndim - 1)), new, old), new, old
+    )

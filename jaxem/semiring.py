@@ -109,3 +109,11 @@ def pairwise_sum(terms: Float[Array, "T ..."]) -> Float[Array, "..."]:
         pairs = terms[:half] + terms[half : 2 * half]
         terms = jnp.concatenate([pairs, terms[2 * half :]])
     return jnp.sum(terms, 0)
+
+
+def compensated_sum(total: tuple[Array, Array], term: Array) -> tuple[Array, Array]:
+    """A sum and what rounding has added to it (Kahan 1965): the error does not grow with terms."""
+    value, lost = total
+    term = term - lost
+    new = value + term
+    return new, (new - value) - term

@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxem.chain.factors import Factors, back, onward, reciprocal
 from jaxem.chain.potentials import moves_in, moves_out
-from jaxem.semiring import PRECISION
+from jaxem.semiring import PRECISION, compensated_sum
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def counts(
         ahead = emission * beta
         total = jnp.sum(ahead, 0)
         if f.is_shared:
-            return (ahead, total, _add(pairs, step_pairs)), (states, None)
+            return (ahead, total, compensated_sum(pairs, step_pairs)), (states, None)
         return (ahead, total, None), (states, moves * step_pairs)
 
     start = jnp.ones_like(f.emissions[0])
@@ -163,14 +163,6 @@ def _pairs(left: Array, ahead: Array, moves: Array) -> Array:
     if left.ndim == 1 or moves.ndim > 2:
         return left[:, None] * ahead[None]
     return lax.dot_general(left, ahead, (((1,), (1,)), ((), ())), precision=PRECISION)
-
-
-def _add(total: tuple[Array, Array], term: Array) -> tuple[Array, Array]:
-    """A sum and what rounding took from it (Kahan 1965): its error does not grow with T."""
-    sum_, lost = total
-    term = term - lost
-    new = sum_ + term
-    return new, (new - sum_) - term
 
 
 def is_dense(f: Factors, num_messages: int = 1) -> Bool[Array, ""]:

@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxem.data import is_traced, mask_from_lengths
-from jaxem.hypotheses import NO_LABEL, Hypotheses, Prefixes
+from jaxem.hypotheses import NO_LABEL, Hypotheses, Prefixes, select
 from jaxem.pytree import pytree
 from jaxem.semiring import pairwise_sum, times
 from jaxem.targets import LogScale, check_blank, check_logits, computed, lengths_or_all
@@ -273,9 +273,8 @@ def _step(options: _Options, blank: int, beam: _Beam, frame: _Frame) -> tuple[_B
     gained = jnp.where(stays, 0, jnp.broadcast_to(gain, scores.shape)[source, column])
     bonus = beam.bonus[source] + gained
 
-    state = jax.tree.map(
-        lambda old, new: jnp.where(_like(stays, new), old[source], new[source]), beam.state, after
-    )
+    old, new = jax.tree.map(lambda leaf: leaf[source], (beam.state, after))
+    state = select(stays, old, new)
     prefixes = prefixes.select(source, jnp.where(stays, NO_LABEL, token), alive)
     log_blank, log_label = (jnp.where(alive, end, -jnp.inf) for end in (log_blank, log_label))
     bonus = jnp.where(alive, bonus, 0)
@@ -291,8 +290,3 @@ def _language(options: _Options, beam: _Beam) -> tuple[Array, Any]:
         return options.beta[None, None], None
     log_probs, after = jax.vmap(options.language_model)(beam.state, beam.prefixes.last)
     return times(options.alpha, log_probs.astype(options.alpha.dtype)) + options.beta, after
-
-
-def _like(mask: Array, leaf: Array) -> Array:
-    """The mask [W] with as many axes as a leaf [W, ...]."""
-    return mask.reshape(-1, *[1] * (leaf.ndim - 1))

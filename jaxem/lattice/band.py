@@ -1,6 +1,7 @@
 """Banded lattices: where their paths may go, and the log-potentials along them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +75,11 @@ def steps_of(potentials: Potentials) -> tuple[int, jnp.dtype]:
     """The number of steps and the dtype."""
     some = jax.tree.leaves(potentials)[0]
     return len(some), some.dtype
+
+
+def choose(which: Bool[Array, "... B"], one: Any, other: Any) -> Any:
+    """Place by place the one where true, else the other, of every array of a pytree [..., B]."""
+    return jax.tree.map(lambda a, b: jnp.where(which, a, b), one, other)
 
 
 def shifted(number: Array, shift: int, size: int, fill: float) -> Float[Array, "S B"]:

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxem.lattice.band import Paths, Potentials, Topology, shifted, steps_of
+from jaxem.lattice.band import Paths, Potentials, Topology, choose, shifted, steps_of
 from jaxem.lattice.shares import Shares, back
 from jaxem.pytree import pytree
 
@@ -41,10 +40,10 @@ def best_path(
             for number in others:
                 term = _arriving(topology, here, paths, carry, number)
                 better = _excess(term, best) > 0
-                best = _choose(better, term, best)
+                best = choose(better, term, best)
                 choice = jnp.where(better, number, choice)
             best = _plus(best, here.emissions[track])
-            new.append(_choose(inside, best, old))
+            new.append(choose(inside, best, old))
             for number in others:
                 taken[number] = (inside & (choice == number)).astype(dtype)
         return new, tuple(taken.get(number) for number in range(len(topology.arcs)))
@@ -86,10 +85,6 @@ def _arriving(
     return _plus(
         _Score(high, shifted(carry[arc.source].low, arc.shift, size, 0)), here.arcs[number]
     )
-
-
-def _choose(which: Array, one: _Score, other: _Score) -> _Score:
-    return jax.tree.map(lambda a, b: jnp.where(which, a, b), one, other)
 
 
 def _excess(one: _Score, other: _Score) -> Array:

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxem.lattice import extended
-from jaxem.lattice.band import Paths, Potentials, Topology, shifted_back, steps_of
+from jaxem.lattice.band import Paths, Potentials, Topology, choose, shifted_back, steps_of
 from jaxem.lattice.extended import Extended
 from jaxem.pytree import pytree
 
@@ -57,7 +57,7 @@ def there(topology: Topology, potentials: Potentials, paths: Paths) -> Shares:
             shares |= {n: part * share for n, part in zip(topology.into(track), parts, strict=True)}
             message = _times(Extended(total, exponent), here.emissions[track])
             old = _part(carry[track], padding[track], size)
-            message = _choose(inside, extended.normalise(message), old)
+            message = choose(inside, extended.normalise(message), old)
             new.append(_updated(carry[track], message, padding[track]))
         firsts = {topology.into(track)[0] for track in topology.tracks}
         return new, tuple(None if n in firsts else shares[n] for n in range(len(topology.arcs)))
@@ -137,12 +137,8 @@ def _updated(number: Extended, part: Extended, first: int) -> Extended:
     return jax.tree.map(lambda a, b: lax.dynamic_update_slice(a, b, (first, 0)), number, part)
 
 
-def _choose(which: Array, one: Extended, other: Extended) -> Extended:
-    return jax.tree.map(lambda a, b: jnp.where(which, a, b), one, other)
-
-
 def _only(allowed: Array | None, number: Extended) -> Extended:
-    return number if allowed is None else _choose(allowed, number, extended.zero_like(number))
+    return number if allowed is None else choose(allowed, number, extended.zero_like(number))
 
 
 def _times(number: Extended, factor: Extended | None) -> Extended:

@@ -9,9 +9,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxem.data import mask_from_lengths
-from jaxem.hypotheses import NO_LABEL, Hypotheses, Prefixes
+from jaxem.hypotheses import NO_LABEL, Hypotheses, Prefixes, select
 from jaxem.pytree import pytree
-from jaxem.semiring import logsumexp
+from jaxem.semiring import compensated_sum, logsumexp
 from jaxem.targets import check_logits, lengths_or_all
 from jaxem.transducer.grid import GridTopology
 from jaxem.transducer.predictor import (
@@ -20,7 +20,6 @@ from jaxem.transducer.predictor import (
     begin,
     check_options,
     log_probs,
-    select,
 )
 
 
@@ -206,9 +205,7 @@ class BeamSearch:
         one_frame = self._one_label if self.topology == "modified" else self._several_labels
         prefixes, score, prediction, state = one_frame(beam, frame)
         peak = jnp.where(jnp.isneginf(score[0]), 0, score[0])
-        term = peak - beam.lost  # a compensated sum (Kahan 1965)
-        scale = beam.scale + term
-        lost = (scale - beam.scale) - term
+        scale, lost = compensated_sum((beam.scale, beam.lost), peak)
         return Beam(prefixes, score - peak, scale, lost, prediction, state)
 
     def _one_label(self, beam: Beam, frame: Float[Array, " F"]) -> tuple[Prefixes, Array, Any, Any]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxem.hypotheses import NO_LABEL, Hypotheses
+from jaxem.hypotheses import NO_LABEL, Hypotheses, select
 from jaxem.pytree import pytree
 from jaxem.semiring import pairwise_sum
 from jaxem.targets import check_logits, lengths_or_all
@@ -19,7 +19,6 @@ from jaxem.transducer.predictor import (
     begin,
     check_options,
     log_probs,
-    select,
 )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxem.targets import LogScale, check_blank
 from jaxem.transducer.grid import check_topology
@@ -58,10 +58,3 @@ def check_options(max_symbols: int, max_length: int | None, topology: str) -> No
         raise ValueError(f"max_symbols must be 1 or more labels a frame, got {max_symbols}.")
     if max_length is not None and max_length < 1:
         raise ValueError(f"max_length must be 1 or more labels, got {max_length}.")
-
-
-def select(which: Bool[Array, " B"], new: Any, old: Any) -> Any:
-    """The rows of `new` where `which`, else those of `old`, of every leaf [B, ...]."""
-    return jax.tree.map(
-        lambda new, old: jnp.where(which.reshape(-1, *[1] * (old.ndim - 1)), new, old), new, old
-    )
