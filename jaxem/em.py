@@ -8,25 +8,24 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxem import parameters
 from jaxem.data import is_traced
+from jaxem.iteration import (
+    AT_RESOLUTION as AT_RESOLUTION,
+    CONVERGED as CONVERGED,
+    FELL as FELL,
+    NON_FINITE as NON_FINITE,
+    OUTCOMES as OUTCOMES,
+    RUNNING as RUNNING,
+    State,
+    advance,
+    begin,
+)
 from jaxem.pytree import pytree
 
 RELATIVE_FLOOR = 1e-6  # of the smallest feature variance: the default covariance floor
-ROUNDING = 2 / 3  # ε to this power is the share of the log-likelihood that rounding may take
-
-RUNNING, CONVERGED, AT_RESOLUTION, OUT_OF_STEPS, NON_FINITE, FELL = range(6)
-OUTCOMES = (
-    "still running",
-    "converged",
-    "converged to the resolution of the dtype",
-    "out of steps",
-    "stopped at a non-finite log-likelihood; the last finite model, or the start, is returned",
-    "stopped, but the objective fell on the way by more than rounding explains (see largest_fall)",
-)
 
 
 class Model(Protocol):
@@ -132,20 +131,6 @@ class EMResult:
         return self.num_parameters * jnp.log(1.0 * num_observations) - 2 * self.log_likelihood
 
 
-@pytree
-class _State:
-    model: Any  # where the next E-step is taken
-    anchor: Any  # whose means its statistics are about
-    again: Bool[Array, ""]  # the same E-step once more, about a nearer anchor
-    accepted: Any  # the last model with a finite objective ...
-    log_likelihood: Array  # ... and what belongs to it
-    log_prior: Array
-    trace: Array
-    num_steps: Array
-    largest_fall: Array
-    end: Array
-
-
 def fit(
     model: Any,
     data: Any,
@@ -201,25 +186,28 @@ def fit(
     model = cast(model, dtype)
     data = prepare(model, data)
     prior = resolve(Prior() if prior is None else prior, data, dtype)
-    state = _start(model, dtype, max_steps)
-    advance = partial(_advance, data=data, prior=prior, tol=jnp.asarray(tol, dtype), frozen=frozen)
+    state, trace = begin(model, dtype), jnp.full(max_steps + 1, jnp.nan, dtype)
+    take = partial(advance, data=data, prior=prior, tol=jnp.asarray(tol, dtype), frozen=frozen)
     if progress is None or is_traced((model, data, prior, tol)):
-        state = advance(state, limit=jnp.asarray(int(max_steps)))
+        state, trace = take(state, trace, limit=jnp.asarray(int(max_steps)))
     else:
         while int(state.end) == RUNNING:
-            state = advance(state, limit=state.num_steps + 10)
-            taken = int(state.num_steps) - (
-                int(state.end) == RUNNING
-            )  # the last one is not judged yet
-            progress(taken, float(state.log_likelihood + state.log_prior))
+            state, trace = take(state, trace, limit=state.num_steps + 10)
+            unjudged = int(state.end) == RUNNING  # the last step
+            progress(int(state.num_steps) - unjudged, float(state.log_likelihood + state.log_prior))
+    return result_of(state, trace, _count(model, frozen))
+
+
+def result_of(state: State, trace: Array, num_parameters: Array) -> EMResult:
+    """What a fit that has ended returns."""
     return EMResult(
         state.accepted,
         state.log_likelihood,
         state.log_prior,
-        state.trace,
+        trace,
         state.num_steps,
         state.largest_fall,
-        _count(model, frozen),
+        num_parameters,
         state.end,
     )
 
@@ -276,82 +264,3 @@ def resolve(prior: Prior, data: Any, dtype: Any) -> Prior:
                 "(a Dirichlet parameter α is α - 1 pretend counts)."
             )
     return Prior(*(jnp.asarray(getattr(prior, entry.name), dtype) for entry in fields(prior)))
-
-
-def _start(model: Any, dtype: Any, max_steps: int) -> _State:
-    nothing = jnp.asarray(jnp.nan, dtype)
-    return _State(
-        model=model,
-        anchor=model,
-        again=jnp.asarray(False),
-        accepted=model,
-        log_likelihood=nothing,
-        log_prior=nothing,
-        trace=jnp.full(max_steps + 1, jnp.nan, dtype),
-        num_steps=jnp.asarray(0),
-        largest_fall=jnp.zeros((), dtype),
-        end=jnp.asarray(RUNNING),
-    )
-
-
-@partial(jax.jit, static_argnames="frozen")
-def _advance(
-    state: _State, data: Any, prior: Prior, tol: Array, limit: Array, frozen: parameters.Names
-) -> _State:
-    """EM steps until one ends the fit, `limit` steps are done or the trace is full."""
-    last = len(state.trace) - 1
-    limit = jnp.minimum(limit, last)
-    num_terms = max((leaf.size for leaf in jax.tree.leaves(data)), default=0)
-
-    def step(s: _State) -> _State:
-        stats, log_likelihood = s.model.e_step(data, about=s.anchor)
-        log_prior = s.model.log_prior(prior)
-        objective = log_likelihood + log_prior
-        end, fall = _judge(s, objective, tol, num_terms)
-        largest_fall = jnp.maximum(s.largest_fall, fall)
-        end = jnp.where((end == RUNNING) & (s.num_steps >= last), OUT_OF_STEPS, end)
-        proposal = s.anchor.m_step(stats, prior, frozen)
-        # A mean that moved by very many of its new standard deviations cost the covariance its
-        # digits: take the same expectation once more, about where the mean went.
-        again = ~s.again & ~s.anchor.near(proposal) & (end == RUNNING)
-        running = (end == RUNNING) & ~again
-        rejected = (end == NON_FINITE) & (s.num_steps > 0)
-        keep = partial(jax.tree.map, partial(jnp.where, rejected))
-        return _State(
-            model=jax.tree.map(partial(jnp.where, running), proposal, s.model),
-            anchor=proposal,
-            again=again,
-            accepted=keep(s.accepted, s.model),
-            log_likelihood=keep(s.log_likelihood, log_likelihood),
-            log_prior=keep(s.log_prior, log_prior),
-            trace=s.trace.at[s.num_steps].set(jnp.where(rejected, jnp.nan, objective)),
-            num_steps=s.num_steps + running - rejected,
-            largest_fall=largest_fall,
-            end=end,
-        )
-
-    def keep_going(s: _State) -> Array:
-        return (s.end == RUNNING) & ((s.num_steps <= limit) | s.again)
-
-    return lax.while_loop(keep_going, step, state)
-
-
-def _judge(s: _State, objective: Array, tol: Array, num_terms: int) -> tuple[Array, Array]:
-    """How the fit stands at this objective, and by how much it fell to get here."""
-    previous = s.log_likelihood + s.log_prior
-    first = (s.num_steps == 0) | s.again
-    # A sum of n terms near 1 is no better known than n times the resolution, even if it cancels.
-    size = jnp.maximum(jnp.maximum(jnp.abs(objective), jnp.abs(previous)), num_terms)
-    scale = jnp.finfo(objective.dtype).eps * size
-    gain = objective - previous
-    # From an impossible start (-inf) the first M-step may still lead to possible parameters.
-    broken = jnp.where(
-        first, jnp.isnan(objective) | (objective == jnp.inf), ~jnp.isfinite(objective)
-    )
-    rounding = jnp.finfo(objective.dtype).eps ** ROUNDING * size
-    fall = jnp.where(first | ~jnp.isfinite(gain), 0, jnp.maximum(-gain, 0))
-    fell = jnp.maximum(fall, s.largest_fall) > rounding
-    stopped = ~first & (gain <= jnp.maximum(tol, scale)) & (-gain <= rounding)
-    end = jnp.where(tol >= scale, CONVERGED, AT_RESOLUTION)
-    end = jnp.where(fell, FELL, end)
-    return jnp.where(broken, NON_FINITE, jnp.where(stopped, end, RUNNING)), fall

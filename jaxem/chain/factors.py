@@ -63,6 +63,11 @@ class Factors:
         """Whether there is one chain, of many states and one matrix."""
         return self.is_shared and self.emissions.ndim == 2 and self.emissions.shape[1] >= WIDE
 
+    @property
+    def is_nan(self) -> Bool[Array, ""]:
+        """Whether the log-normaliser is NaN, by what was taken out already."""
+        return jnp.any(jnp.isnan(self.logs))
+
     def log_normalizer(self, totals: Float[Array, "T *B"]) -> Float[Array, "T *B"]:
         """The share of each step in the log-normaliser, from the sums of normalised messages."""
         logs = log(totals) + self.logs
