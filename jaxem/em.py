@@ -113,9 +113,10 @@ class EMResult:
         return (self.end == CONVERGED) | (self.end == AT_RESOLUTION)
 
     @property
-    def outcome(self) -> str:
-        """How the fit ended, in words; not for use under `jit`."""
-        return OUTCOMES[int(self.end)]
+    def outcome(self) -> Any:
+        """How the fit ended, in words; an array of them for many fits; not for use under `jit`."""
+        words = np.array(OUTCOMES)[np.asarray(self.end)]
+        return words if words.ndim else str(words)
 
     @property
     def aic(self) -> Float[Array, ""]:
@@ -176,10 +177,7 @@ def fit(
         >>> round(float(result.log_likelihood)), bool(result.converged)
         (-1130, True)
     """
-    if max_steps < 0:
-        raise ValueError(f"max_steps must be 0 or more, got {max_steps}.")
-    if not is_traced(tol) and not tol >= 0:
-        raise ValueError(f"tol must be 0 or more, got {tol}.")
+    check_options(tol, max_steps)
     data = model.validate(data)
     frozen = parameters.check_frozen(model, frozen)
     dtype = floating_dtype(data, model)
@@ -195,7 +193,15 @@ def fit(
             state, trace = take(state, trace, limit=state.num_steps + 10)
             unjudged = int(state.end) == RUNNING  # the last step
             progress(int(state.num_steps) - unjudged, float(state.log_likelihood + state.log_prior))
-    return result_of(state, trace, _count(model, frozen))
+    return result_of(state, trace, count(model, frozen))
+
+
+def check_options(tol: Any, max_steps: int) -> None:
+    """Raise a ValueError when the tolerance or the number of steps is negative."""
+    if max_steps < 0:
+        raise ValueError(f"max_steps must be 0 or more, got {max_steps}.")
+    if not is_traced(tol) and not tol >= 0:
+        raise ValueError(f"tol must be 0 or more, got {tol}.")
 
 
 def result_of(state: State, trace: Array, num_parameters: Array) -> EMResult:
@@ -236,12 +242,14 @@ def prepare(model: Any, data: Any) -> Any:
 
 
 @partial(jax.jit, static_argnames="frozen")
-def _count(model: Any, frozen: parameters.Names) -> Array:
+def count(model: Any, frozen: parameters.Names) -> Int[Array, ""]:
+    """Number of free parameters, compiled."""
     return jnp.asarray(parameters.count(model, frozen))
 
 
 @jax.jit
-def _relative_floor(spread: Array) -> Array:
+def relative_floor(spread: Array) -> Array:
+    """The default floor for data whose smallest feature variance is `spread`."""
     return RELATIVE_FLOOR * jnp.where(jnp.isfinite(spread), spread, 0)
 
 
@@ -249,7 +257,7 @@ def resolve(prior: Prior, data: Any, dtype: Any) -> Prior:
     """The prior in the data's dtype, its relative floor made absolute."""
     if prior.floor is None:
         spread = getattr(data, "spread", None)
-        prior = replace(prior, floor=0.0 if spread is None else _relative_floor(spread))
+        prior = replace(prior, floor=0.0 if spread is None else relative_floor(spread))
     for entry in fields(prior):
         value = getattr(prior, entry.name)
         if is_traced(value):

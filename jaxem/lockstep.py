@@ -28,3 +28,12 @@ def everywhere(condition: Bool[Array, ""], void: Any = False) -> Bool[Array, ""]
         return lax.pmin(condition | void, AXIS)
     except NameError:  # no such axis: no lockstep
         return condition
+
+
+def in_lockstep() -> bool:
+    """Whether members advance in lockstep here; looked up while tracing."""
+    try:
+        lax.axis_size(AXIS)
+    except NameError:
+        return False
+    return True

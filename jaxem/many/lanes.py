@@ -17,7 +17,7 @@ from jaxem.iteration import OUT_OF_STEPS, RUNNING, State, begin, step
 from jaxem.lockstep import lockstep
 from jaxem.pytree import pytree
 
-IDLE_SHARE = 4  # of so many lanes one may idle before they are given new members
+IDLE_SHARE = 8  # of so many lanes one may idle before they are given new members
 
 
 @pytree
@@ -106,6 +106,15 @@ def drain(
     )
     lanes = refill(lanes)
     return lanes.ended, lanes.trace
+
+
+def in_blocks(function: Any, num_lanes: int, *arguments: Any) -> Any:
+    """`function` of every member, whose leading axis the arguments have, so many side by side."""
+    number = len(jax.tree.leaves(arguments)[0])
+    blocks = -(-number // num_lanes)
+    index = jnp.minimum(jnp.arange(blocks * num_lanes), number - 1).reshape(blocks, num_lanes)
+    found = lax.map(lambda block: lockstep(function)(*_at(arguments, block)), index)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:number], found)
 
 
 def _at(tree: Any, index: Array) -> Any:
