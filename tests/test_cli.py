@@ -425,14 +425,16 @@ def test_an_error_while_writing_leaves_the_old_file(run: Any, monkeypatch: Any) 
 def test_a_fit_that_ends_unsound_writes_nothing(run: Any, monkeypatch: Any) -> None:
     from dataclasses import replace
 
-    from jaxem import em
+    from jaxem import em, many
 
-    whole = em.fit
+    whole = many.search
 
-    def broken(*arguments: Any, **options: Any) -> em.EMResult:
-        return replace(whole(*arguments, **options), end=jax.numpy.asarray(em.NON_FINITE))
+    def broken(*arguments: Any, **options: Any) -> many.SearchResult:
+        result = whole(*arguments, **options)
+        ended = jax.numpy.full((1, 1), em.NON_FINITE)
+        return replace(result, fits=tuple(replace(fit, end=ended) for fit in result.fits))
 
-    monkeypatch.setattr(em, "fit", broken)
+    monkeypatch.setattr(many, "search", broken)
     result = run(*fit("counts.csv", "poisson-hmm", "--out", "m.npz"))
     assert result.status == 1
     assert "non-finite" in result.out and "nothing was written" in result.err
@@ -478,7 +480,8 @@ def test_a_terminal_gets_a_progress_bar(run: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(sys, "stderr", screen)
     assert run(*fit("counts.csv", "poisson-hmm", "--restarts", 2)).status == 0
-    assert "0/2" in screen.getvalue() and "log-likelihood" in screen.getvalue()
+    assert "0/2" in screen.getvalue() and "2/2" in screen.getvalue()
+    assert "best -" in screen.getvalue()
     assert screen.getvalue().endswith(" \r")  # it has wiped itself out
 
 
@@ -492,12 +495,12 @@ def test_without_tqdm_a_terminal_gets_no_bar(run: Any, monkeypatch: Any) -> None
 
 
 def test_ctrl_c_ends_without_a_traceback(run: Any, monkeypatch: Any) -> None:
-    from jaxem import em
+    from jaxem import many
 
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(em, "fit", interrupted)
+    monkeypatch.setattr(many, "search", interrupted)
     result = run(*fit("counts.csv", "poisson-hmm", "--out", "m.npz"))
     assert (result.status, result.out, result.err) == (130, "", "jaxem: interrupted\n")
     assert not Path("m.npz").exists()

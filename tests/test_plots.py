@@ -1,6 +1,7 @@
 """The pictures: what is drawn, where, and that nothing is cut off or hidden."""
 
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 import jaxem
 from jaxem import plots
+from jaxem.many import SearchResult
+from jaxem.plots.hmm import RIBBON
 
 pytest.importorskip("matplotlib")
 
@@ -90,7 +93,7 @@ def test_a_hidden_markov_model_is_a_series_over_a_ribbon_of_its_states() -> None
     assert legend(axes) == ["state 0", "state 1"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "u")
     lowest_point = axes.transData.transform((0, ROWS[:, 0].min()))[1]
-    ribbon_top = axes.transAxes.transform((0, plots.RIBBON))[1]
+    ribbon_top = axes.transAxes.transform((0, RIBBON))[1]
     assert lowest_point > ribbon_top
     assert_nothing_overlaps(axes)
 
@@ -184,3 +187,87 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ModuleNotFoundError, match=r"jaxem\[plots\]"):
         plots.mixture(jaxem.Mixture(HALF, gaussians(2)), ROWS[:, :2])
+
+
+def searched(**more: Any) -> SearchResult:
+    """A search over two families, K from 1 to 3, with four restarts: the third one is unsound."""
+    names, fits, orders = [], [], []
+    for family, start in (("full", -110.0), ("tied", -112.0)):
+        for order in (1, 2, 3):
+            log_likelihood = start + 20 * (order > 1) + order - np.array([[0.0, 1.0, -50.0, 3.0]])
+            fits.append(
+                SimpleNamespace(
+                    log_likelihood=log_likelihood,
+                    log_prior=np.zeros((1, 4)),
+                    num_parameters=np.full((1, 4), 3 * order),
+                    end=np.array([[1, 1, jaxem.em.FELL, 1]]),
+                    model=jaxem.Mixture(HALF, gaussians(2)),
+                )
+            )
+            names.append(f"{family}, K={order}")
+            orders.append(order)
+    fields = {"names": tuple(names), "num_components": tuple(orders), "cv": None} | more
+    return SearchResult(
+        criterion="bic",
+        fits=tuple(fits),
+        num_observations=np.array([100.0]),
+        classification=np.full((1, 6, 4), np.nan),
+        **fields,
+    )
+
+
+def drawn(axes: Any, label: str) -> Any:
+    return next(line for line in axes.lines if line.get_label() == label)
+
+
+def test_a_criterion_is_a_line_a_family_and_a_point_a_restart() -> None:
+    result = searched()
+    axes = plots.criterion(result)
+    assert legend(axes) == ["full", "tied", "best: full, K=2", "every restart"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("K", "BIC (smaller is better)")
+    for label, members in (("full", [0, 1, 2]), ("tied", [3, 4, 5])):
+        line = drawn(axes, label)
+        assert np.round(line.get_xdata()).tolist() == [1, 2, 3]
+        np.testing.assert_allclose(line.get_ydata(), result.scores()[0, members])
+    places = [line for line in axes.lines if line.get_marker() == "." and len(line.get_xdata())]
+    points = np.concatenate([line.get_ydata() for line in places])
+    sound = np.delete(result.bic[0], 2, axis=1)  # what ended unsound is left out
+    np.testing.assert_allclose(np.sort(points[~np.isnan(points)]), np.sort(sound.ravel()))
+    ring = drawn(axes, "best: full, K=2")
+    np.testing.assert_allclose(ring.get_ydata(), result.scores()[0, 1])
+    assert_nothing_overlaps(axes)
+
+
+def test_families_of_a_criterion_are_told_apart_without_colour() -> None:
+    lines = [drawn(plots.criterion(searched()), label) for label in ("full", "tied")]
+    assert len({(line.get_marker(), line.get_linestyle()) for line in lines}) == 2
+    assert len({line.get_color() for line in lines}) == 2
+
+
+def test_another_criterion_can_be_drawn_and_axes_given() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    assert plots.criterion(searched(), "log_likelihood", ax=axes) is axes
+    assert axes.get_ylabel() == "log-likelihood (larger is better)"
+    assert "best: full, K=3" in legend(axes)
+    with pytest.raises(ValueError, match="criterion='cv'"):
+        plots.criterion(searched(), "cv")
+
+
+def test_cross_validation_has_no_points() -> None:
+    axes = plots.criterion(searched(cv=np.array([[-9.0, -5, -6, -7, -4, -8]])), "cv")
+    assert legend(axes) == ["full", "tied", "best: tied, K=2"]
+    assert not [line for line in axes.lines if line.get_marker() == "."]
+
+
+def test_candidates_without_a_number_stand_side_by_side_by_name() -> None:
+    names = ("a", "b", "c", "d", "e", "f")
+    axes = plots.criterion(searched(names=names, num_components=(None,) * 6))
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == list(names)
+    assert drawn(axes, "candidate").get_linestyle() == "None"
+
+
+def test_names_without_a_number_are_lines_of_their_family() -> None:
+    axes = plots.criterion(searched(names=tuple("abcdef"), num_components=(1, 2, 3, 4, 5, 6)))
+    assert legend(axes)[0] == "Gaussian" and len(drawn(axes, "Gaussian").get_xdata()) == 6

@@ -299,7 +299,9 @@ def _orders(text: str) -> tuple[int, ...]:
                 f"1,2,5, got {text!r}"
             )
         if len(orders) + high - low >= MOST_ORDERS:
-            raise argparse.ArgumentTypeError(f"expected {MOST_ORDERS} at most, got {text!r}")
+            raise argparse.ArgumentTypeError(
+                f"expected {MOST_ORDERS} numbers at most, got {text!r}"
+            )
         orders |= dict.fromkeys(range(low, high + 1))
     return tuple(orders)
 
