@@ -33,15 +33,16 @@ def hmm(
 
     Args:
         key: a PRNG key.
-        family: a family class, or `MixtureFamily.of(family, M)`.
+        family: a family class, `Categorical.of(V)` or `MixtureFamily.of(family, M)`.
         data: one sequence [T] or [T, D] (an array of symbols with two axes is [B, T]), several
-            [B, T, D], a list of sequences, or `Sequences`.
+            [B, T, D], a list of sequences, or `Sequences`; concrete or traced, as for a
+            mixture.
         num_states: K, from 1 to the number of time steps.
         start: the mixture's start: `kmeans_plus_plus`, `random_rows` or `random_responsibilities`.
 
     Raises:
         ValueError: data the family cannot have produced, labels or a K out of range, weights that
-            count nothing.
+            count nothing, traced symbols whose number is not stated.
 
     Examples:
         >>> import jax, jaxem
@@ -125,5 +126,3 @@ def _sequences(data: Any, family: Any) -> Sequences:
     values = as_vectors(family, on_host(data, needed=False))
     several = values.ndim > 2 or (values.ndim == 2 and is_symbolic(family))
     return Sequences(values if several else values[None])
-
-

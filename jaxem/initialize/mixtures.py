@@ -28,8 +28,8 @@ def kmeans_plus_plus(key: Array, family: Any, data: Any, num_components: int) ->
     its squared distance to the nearest seed so far (Arthur & Vassilvitskii 2007), in units of the
     features' standard deviations.  Every row goes to its nearest seed; each component then takes
     its rows, and D + 1 pretend rows like the data as a whole, so that a cluster of few rows has a
-    covariance and no symbol is ruled out.  Symbols have no distance: their responsibilities are
-    random.
+    covariance and no symbol that the data have is ruled out; with `Categorical.of(V)` none is.
+    Symbols have no distance: their responsibilities are random.
 
     A component with labelled rows has their mean for its seed; the others are drawn given these
     (Basu, Banerjee & Mooney 2002).  Soft labels count by how far the largest entry of a row exceeds
@@ -37,13 +37,14 @@ def kmeans_plus_plus(key: Array, family: Any, data: Any, num_components: int) ->
 
     Args:
         key: a PRNG key.
-        family: a family class, or `MixtureFamily.of(family, M)`.
-        data: rows [N, D] or [N], or `Samples`.
-        num_components: K, from 1 to the number of rows.
+        family: a family class, `Categorical.of(V)` or `MixtureFamily.of(family, M)`.
+        data: rows [N, D] or [N], or `Samples`; concrete, or traced with the key under `jit` and
+            `vmap`.  Traced data are not checked, and traced symbols need their number V stated.
+        num_components: K, from 1 to the number of rows that count.
 
     Raises:
         ValueError: data the family cannot have produced, labels or a K out of range, weights that
-            count nothing.
+            count nothing, traced symbols whose number is not stated.
 
     Examples:
         >>> import jax, jaxem

@@ -88,8 +88,9 @@ def rows_of(data: Any, family: Any, num_components: int) -> tuple[Samples, Any]:
     labels = observations.labels_of(data, seen.shape[:1], num_components, None)
     if innermost(family) is Categorical:
         family = _with_symbols(family, _count_symbols(seen))
-    known = weight is not None and not is_traced(weight)
-    number = np.count_nonzero(weight > 0) if known else len(seen)
+    number = len(seen)
+    if weight is not None and not is_traced(weight):
+        number = np.count_nonzero(weight > 0)
     if not 1 <= num_components <= number:
         raise ValueError(
             f"the number of components must be from 1 to the number of rows that count, "

@@ -86,7 +86,7 @@ def nearest(
         candidate = free + evidence > -jnp.inf
         # The first seed is any row; so is one drawn when every row already lies on a seed.
         spread = jnp.any(jnp.isfinite(log_probs) & candidate)
-        row = jax.random.categorical(key, jnp.where(spread, log_probs, 0) + free + evidence)
+        row = _drawn(key, jnp.where(spread, log_probs, 0) + free + evidence)
         new = points.distance(jnp.where(is_given, center, columns[:, row]))
         new = jnp.where(is_given | jnp.any(candidate), new, jnp.inf)  # there may be none left
         own = jnp.where(evidence > -jnp.inf, new, jnp.inf)
@@ -98,6 +98,18 @@ def nearest(
     inputs = (jax.random.split(key, num_seeds), jnp.arange(num_seeds), given, centers)
     (_, _, member, _), _ = lax.scan(step, start, inputs)
     return member
+
+
+def _drawn(key: Array, logits: Float[Array, " N"]) -> Int[Array, ""]:
+    """`jax.random.categorical`, from a maximum and a minimum.
+
+    XLA's CPU compiler makes neither argmax nor the draws that go into it use vector registers: they
+    take four times as long.
+    """
+    perturbed = jax.random.gumbel(key, logits.shape, logits.dtype) + logits
+    size = len(logits)
+    place = jnp.where(perturbed == jnp.max(perturbed), jnp.arange(size), size)
+    return jnp.minimum(jnp.min(place), size - 1)  # a NaN equals nothing
 
 
 def divided(
