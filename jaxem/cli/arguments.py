@@ -16,6 +16,8 @@ MODELS = (
     "gmm-hmm",
 )
 COVARIANCES = ("full", "tied", "diagonal", "spherical")
+CRITERIA = ("bic", "aic", "icl", "log-likelihood", "cv")
+MOST_ORDERS = 1000  # of --components
 
 DATA_HELP = """\
 DATA is a .csv, .npy, .npz or .parquet file, or the name of a bundled data set
@@ -86,8 +88,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def _fit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"""\
+Every number of components with every covariance is a candidate.  Several are ranked by
+--criterion, a line each, and the best model is reported, written and drawn.
+
 AIC and BIC count the initial probabilities of a hidden Markov model; the n of BIC is
-the number of rows, or the sum of their weights.
+the number of rows, or the sum of their weights.  ICL is BIC with the likelihood of the
+data and their most probable components.
 
 {parser.epilog}
 {STATUS_HELP}"""
@@ -98,14 +104,17 @@ the number of rows, or the sum of their weights.
     parser.add_argument(
         "--components",
         required=True,
-        type=_positive,
+        type=_orders,
         metavar="K",
-        help="components, or hidden states",
+        help="components, or hidden states: 3, a range 1:10 with both its ends, or several 1,2,5; "
+        "several are ranked",
     )
     parser.add_argument(
         "--covariance",
-        choices=COVARIANCES,
-        help="of the Gaussians (default: full; for gmm-hmm within every state)",
+        type=_covariances,
+        metavar="NAME",
+        help=f"of the Gaussians: {', '.join(COVARIANCES)}, or several with commas between, which "
+        "are ranked (default: full; for gmm-hmm within every state)",
     )
     parser.add_argument(
         "--mixtures",
@@ -120,7 +129,20 @@ the number of rows, or the sum of their weights.
         type=_positive,
         default=1,
         metavar="R",
-        help="starts to fit from; the best fit is kept (default: 1)",
+        help="starts of each candidate; the best fit is kept (default: 1)",
+    )
+    parser.add_argument(
+        "--criterion",
+        choices=CRITERIA,
+        default="bic",
+        help="what ranks several candidates; cv is the log-likelihood of rows (or sequences) left "
+        "out of the fit in turn (default: bic)",
+    )
+    parser.add_argument(
+        "--folds",
+        type=_folds,
+        metavar="F",
+        help="--criterion cv: parts to leave out in turn (default: 5)",
     )
     _seed_option(parser, "the starts")
     parser.add_argument(
@@ -140,7 +162,10 @@ the number of rows, or the sum of their weights.
     _dtype_option(parser)
     parser.add_argument("-o", "--out", metavar="FILE", help="write the model, such as model.npz")
     parser.add_argument(
-        "--plot", metavar="FILE", help="draw data and model: .png, .pdf or .svg (needs matplotlib)"
+        "--plot",
+        metavar="FILE",
+        help="draw data and model, beside the criterion over K if "
+        "there are several: .png, .pdf or .svg (needs matplotlib)",
     )
 
 
@@ -256,6 +281,43 @@ def _refuse_as(program: str):
         raise ValueError(f"{message}; see `{program} --help`")
 
     return refuse
+
+
+def _orders(text: str) -> tuple[int, ...]:
+    """Numbers of components: numbers and ranges with commas between, each number once."""
+    orders: dict[int, None] = {}
+    for part in text.split(","):
+        first, colon, last = part.partition(":")
+        try:
+            low = _positive(first)
+            high = _positive(last) if colon else low
+        except argparse.ArgumentTypeError:
+            low, high = 1, 0
+        if high < low:
+            raise argparse.ArgumentTypeError(
+                "expected a whole number of 1 or more, a range such as 1:10 or several such as "
+                f"1,2,5, got {text!r}"
+            )
+        if len(orders) + high - low >= MOST_ORDERS:
+            raise argparse.ArgumentTypeError(f"expected {MOST_ORDERS} at most, got {text!r}")
+        orders |= dict.fromkeys(range(low, high + 1))
+    return tuple(orders)
+
+
+def _covariances(text: str) -> tuple[str, ...]:
+    """Names of covariances with commas between, each once."""
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    unknown = [name for name in names if name not in COVARIANCES]
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"invalid choice: {unknown[0]!r}; choose from {', '.join(COVARIANCES)}, several with "
+            "commas between"
+        )
+    return names
+
+
+def _folds(text: str) -> int:
+    return _whole(text, 2, 2**31 - 1)
 
 
 def _positive(text: str) -> int:

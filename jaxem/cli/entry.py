@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import threading
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
         return _run(parse(argv))
     except KeyboardInterrupt:
         print("jaxem: interrupted", file=sys.stderr)
+        _leave_workers()
         return INTERRUPTED
     except BrokenPipeError:  # the reader of standard output, such as `head`, has had enough
         _drop_output()
@@ -64,6 +66,18 @@ def _cache_compilations(jax: Any) -> None:
         jax.config.update("jax_compilation_cache_dir", str(directory))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _leave_workers() -> None:
+    """End the process here if fits are being computed: they hear of no interrupt.
+
+    Python would wait for their threads at its end, until every fit of their chunk is done.
+    """
+    from jaxem.many.chunks import WORKER
+
+    if any(thread.name.startswith(WORKER) for thread in threading.enumerate()):
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
 
 
 def _drop_output() -> None:

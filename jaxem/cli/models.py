@@ -1,5 +1,6 @@
 """The models that the command line knows: which family, which data, which start."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,14 +36,28 @@ class Kind:
     innermost: Any  # the family class itself
     mixtures: int = 1  # components inside every state
 
-    def start(self, key: Array, data: Any, num_components: int) -> Any:
+
+@dataclass(frozen=True)
+class Candidate:
+    """A kind of model with a number of components or states, as `search` takes it."""
+
+    kind: Kind
+    num_components: int
+
+    def __call__(self, key: Array, data: Any) -> Any:
         """A model to fit from: k-means++ and one M-step away."""
-        make = initialize.hmm if self.is_hmm else initialize.kmeans_plus_plus
-        return make(key, self.family, data, num_components)
+        make = initialize.hmm if self.kind.is_hmm else initialize.kmeans_plus_plus
+        return make(key, self.kind.family, data, self.num_components)
+
+    @property
+    def name(self) -> str:
+        """Covariance, if there is one, and number."""
+        covariance = covariance_of(self.kind.innermost)
+        return f"{'' if covariance is None else covariance + ', '}K={self.num_components}"
 
 
 def kind_of(name: str, covariance: str | None, mixtures: int | None) -> Kind:
-    """The kind that --model, --covariance and --mixtures name.
+    """The kind that --model, one --covariance and --mixtures name.
 
     Raises:
         ValueError: an option that this model does not have.
@@ -59,6 +74,11 @@ def kind_of(name: str, covariance: str | None, mixtures: int | None) -> Kind:
         return Kind(structure == "hmm", inner, inner)
     mixtures = mixtures or 2
     return Kind(True, families.MixtureFamily.of(inner, mixtures), inner, mixtures)
+
+
+def covariance_of(family: Any) -> str | None:
+    """What the command line calls the covariance of a family class; None: it has none."""
+    return next((name for name, known in GAUSSIANS.items() if known is family), None)
 
 
 def innermost(family: Any) -> Any:
@@ -128,6 +148,48 @@ def check_start(table: Table, kind: Kind, num_components: int) -> None:
                 f"{table.source}: column {table.columns[still[0]]} holds {value} {where}, "
                 "so it has no variance; leave it out with --columns"
             )
+
+
+def check_labels(table: Table, orders: Sequence[int]) -> None:
+    """Refuse a label that the smallest of several models has no component for.
+
+    Raises:
+        ValueError: the message names the label and the number of components.
+    """
+    if table.labels is None:
+        return
+    largest, least = int(table.labels.cells.max()), min(orders)
+    if largest >= least:
+        raise ValueError(
+            f"{table.source}: column {table.labels.name} (--labels) holds {largest}, counted from "
+            f"0, so --components {least} are too few; begin at {largest + 1}"
+        )
+
+
+def check_folds(data: Samples | Sequences, source: str, folds: int, needed: int) -> None:
+    """Refuse data of which so many folds cannot be left out in turn.
+
+    Raises:
+        ValueError: fewer rows (or sequences) that count than folds; fewer rows than the largest of
+            the models has components, `needed`, once a fold is left out.
+    """
+    counts = np.ones(len(data.values), bool)
+    if data.sample_weight is not None:
+        counts = np.asarray(data.sample_weight) > 0
+    if isinstance(data, Sequences) and data.lengths is not None:
+        counts = counts & (np.asarray(data.lengths) > 0)
+    number, what = int(counts.sum()), "rows" if isinstance(data, Samples) else "sequences"
+    if number < folds:
+        raise ValueError(
+            f"--criterion cv with --folds {folds} needs {folds} {what} or more to leave out in "
+            f"turn, {source} has {number}"
+        )
+    left = number - -(-number // folds)
+    if isinstance(data, Samples) and left < needed:
+        raise ValueError(
+            f"--criterion cv with --folds {folds} fits to {left} rows of {source}, too few for "
+            f"{needed} components"
+        )
 
 
 def rows_of(table: Table, family: Any, event_shape: tuple[int, ...], dtype: str) -> Samples:

@@ -6,7 +6,11 @@ from typing import Any
 
 from jaxem import plots
 from jaxem.cli.table import Table
+from jaxem.many import SearchResult
 from jaxem.mixture import Mixture
+from jaxem.plots.look import new_figure
+
+WIDE, WIDTHS = 12.6, (1.15, 1)  # inches of two pictures side by side, and their shares
 
 
 def check(path: str | None) -> None:
@@ -29,15 +33,22 @@ def check(path: str | None) -> None:
         )
 
 
-def draw(model: Any, table: Table, data: Any, path: str) -> bytes:
+def draw(
+    model: Any, table: Table, data: Any, path: str, several: SearchResult | None = None
+) -> bytes:
     """The picture as the bytes of a file of the kind that `path` ends in.
 
     `data` are those of the table as the model takes them.  Of several sequences the first is drawn.
+    Where the model is the best of `several`, their criterion stands beside it.
     """
+    axes = None
+    if several is not None:
+        axes, beside = new_figure(WIDE).subplots(1, 2, width_ratios=WIDTHS)
+        plots.criterion(several, ax=beside)
     if isinstance(model, Mixture):
-        axes = plots.mixture(model, data, names=table.columns)
+        axes = plots.mixture(model, data, names=table.columns, ax=axes)
     else:
-        axes = plots.hmm(model, data, names=table.columns)
+        axes = plots.hmm(model, data, names=table.columns, ax=axes)
         if table.ids is not None:
             axes.set_xlabel(f"step of sequence {table.ids[0]}")
     content = io.BytesIO()

@@ -11,6 +11,7 @@ from jaxem import families
 from jaxem.cli import models
 from jaxem.cli.table import Table
 from jaxem.em import EMResult
+from jaxem.many.result import nearness
 from jaxem.mixture import Mixture
 
 WIDTH = 80
@@ -20,12 +21,10 @@ MOST_STATES = 8  # whose transition matrix goes on the page
 LABEL = 16  # width of the first column of what is no matrix
 
 
-def report(
-    best: EMResult, objectives: np.ndarray, tolerance: float, table: Table, arguments: Namespace
-) -> str:
+def report(best: EMResult, found: int, table: Table, arguments: Namespace) -> str:
     """Data, model, parameters, criteria and how the fit ended.
 
-    `objectives` are those of all starts; `tolerance` says how near the best one is the same.
+    `found` says how many of the restarts found this optimum.
     """
     head = [
         *_line("data", _data(table)),
@@ -35,7 +34,7 @@ def report(
         *_line("dtype", arguments.dtype),
     ]
     parameters = _parameters(best.model, table.columns)
-    blocks = [head, *parameters, _ending(best, objectives, tolerance, table)]
+    blocks = [head, *parameters, _ending(best, found, table, arguments)]
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
@@ -75,25 +74,22 @@ def _num_observations(table: Table) -> float:
 
 def _model(model: Any, arguments: Namespace) -> str:
     what = "component" if isinstance(model, Mixture) else "state"
-    count = arguments.components
+    count = models.emission(model).num_members
     text = f"{arguments.model}, {count} {what}{'s' * (count > 1)}"
     family = models.emission(model)
     if isinstance(family, families.MixtureFamily):
         inside = family.weights.logits.shape[1]
         text += f" of {inside} component{'s' * (inside > 1)} each"
-    if type(models.innermost(family)) in models.GAUSSIANS.values():
-        text += f", {arguments.covariance or 'full'} covariance"
+    covariance = models.covariance_of(type(models.innermost(family)))
+    if covariance is not None:
+        text += f", {covariance} covariance"
     return text
 
 
-def _ending(best: EMResult, objectives: np.ndarray, tolerance: float, table: Table) -> list[str]:
+def _ending(best: EMResult, found: int, table: Table, arguments: Namespace) -> list[str]:
     count = int(best.num_parameters)
     rows: Any = _num_observations(table)  # weights may sum to what is no whole number
     log_likelihood = float(best.log_likelihood)
-    same = max(tolerance, 1e-6 * abs(log_likelihood))  # float32 tells no less apart
-    reached = int(
-        np.sum(objectives >= np.max(objectives[np.isfinite(objectives)], initial=-np.inf) - same)
-    )
     lines = [
         *_line("log-likelihood", f"{log_likelihood:.4f}"),
         *_line("AIC", f"{float(best.aic):.4f} with {count} free parameters"),
@@ -101,8 +97,9 @@ def _ending(best: EMResult, objectives: np.ndarray, tolerance: float, table: Tab
         *_line("steps", f"{int(best.num_steps)}"),
         *_line("ended", best.outcome),
     ]
-    if len(objectives) > 1:
-        text = f"{len(objectives)}, {reached} of them within {same:.2g} of this log-likelihood"
+    if arguments.restarts > 1:
+        near = nearness(log_likelihood)
+        text = f"{arguments.restarts}, {found} of them within {near:.2g} of this log-likelihood"
         lines += _line("restarts", text)
     return lines
 

@@ -17,6 +17,7 @@ CHUNK = 512  # members of a chunk on a CPU, at most: they wait for the slowest o
 ACCELERATOR_CHUNK = 2**16
 MEMORY_SHARE = 0.75  # of what an accelerator has, if no budget is named
 REPORTS = 20  # of progress, in about so many chunks
+WORKER = "jaxem-fits"  # what the names of threads begin with that compute chunks
 
 
 @dataclass(frozen=True)
@@ -140,18 +141,18 @@ def over_chunks(
 ) -> list[Any]:
     """`function(start)` of every chunk, on all workers; `done(start, result)` after each.
 
-    Results come back in order.  An error, or an interrupt, leaves out the chunks not yet begun.
+    Results come back in order.  An error, or an interrupt, leaves out the chunks not yet begun, and
+    does not wait for those that are; the process would, at its end.
     """
     results: dict[int, Any] = {}
     there = with_this_width(function)
-    with ThreadPoolExecutor(num_workers()) as pool:
+    pool = ThreadPoolExecutor(num_workers(), thread_name_prefix=WORKER)
+    try:
         futures = {pool.submit(there, start): start for start in starts}
-        try:
-            for future in as_completed(futures):
-                start = futures[future]
-                results[start] = future.result()
-                done(start, results[start])
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for future in as_completed(futures):
+            start = futures[future]
+            results[start] = future.result()
+            done(start, results[start])
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # nobody waits for what is being computed
     return [results[start] for start in starts]

@@ -7,16 +7,20 @@ from typing import Any, Self
 class Bar:
     """A tqdm bar, to be handed to `fit_batch` or `search` as `progress`.
 
+    Args:
+        total: how many fits there will be, where that is known before the first report.
+        leave: whether the bar stays where it is when it is closed.
+
     Raises:
         ModuleNotFoundError: tqdm is not installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, total: int | None = None, *, leave: bool = True) -> None:
         try:
             from tqdm.auto import tqdm
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("a bar needs tqdm: pip install 'jaxem[cli]'.") from error
-        self._bar: Any = tqdm(unit="fit", dynamic_ncols=True)
+        self._bar: Any = tqdm(total=total, unit="fit", leave=leave, dynamic_ncols=True)
 
     def __call__(self, done: int, total: int, best: float) -> None:
         """Show that so many of all fits are done, and the best objective so far."""

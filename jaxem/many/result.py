@@ -13,6 +13,11 @@ SAME_OPTIMUM = 0.01  # nats: fits as close as this are statistically one
 RESOLUTION = 1e-6  # of the log-likelihood: float32 tells no less apart
 
 
+def nearness(objective: Any, within: float = SAME_OPTIMUM) -> Any:
+    """How far two fits may be apart, in nats, and have found one optimum."""
+    return np.maximum(within, RESOLUTION * np.abs(objective))
+
+
 @dataclass(frozen=True, repr=False)
 class SearchResult:
     """All fits of a search: S data sets, C candidates, R restarts.
@@ -95,7 +100,7 @@ class SearchResult:
         if criterion == "cv":
             if self.cv is None:
                 raise ValueError("search was not asked for criterion='cv': it left nothing out.")
-            return self.cv
+            return np.where(self.is_sound.any(2), self.cv, np.nan)
         best = self.best_restart[..., None]
         values = np.where(self.is_sound, getattr(self, criterion), np.nan)
         return np.take_along_axis(values, best, 2)[..., 0]
@@ -127,7 +132,7 @@ class SearchResult:
         """
         objective = np.where(self.is_sound, self.log_likelihood + self._each("log_prior"), -np.inf)
         best = np.max(objective, 2, keepdims=True)
-        near = np.maximum(within, RESOLUTION * np.abs(np.where(np.isfinite(best), best, 0)))
+        near = nearness(np.where(np.isfinite(best), best, 0), within)
         return np.sum((objective >= best - near) & np.isfinite(objective), 2)
 
     def records(self) -> list[dict[str, Any]]:

@@ -97,14 +97,19 @@ def search(
     fitting: dict[str, Any] = {"prior": prior, "tol": tol, "memory": memory}
     bar: Any = Bar() if progress is True else nullcontext(progress or None)
     found: list[_Found] = []
-    with bar as report, ThreadPoolExecutor(num_workers()) as ahead:
+    with bar as report:
         count = _Count(len(named) * len(task) * restarts * (1 + task.folds), report)
+        ahead = ThreadPoolExecutor(num_workers())
+        fitting["ahead"] = ahead
         begun: deque[Callable[[], _Found]] = deque()
-        for index, candidate in enumerate(named.values()):
-            begun.append(_begin(task, index, candidate, options, fitting | {"ahead": ahead}, count))
-            if len(begun) > num_workers():  # programs compile while others are made, or run
-                found.append(begun.popleft()())
-        found.extend(finish() for finish in begun)
+        try:
+            for index, candidate in enumerate(named.values()):
+                begun.append(_begin(task, index, candidate, options, fitting, count))
+                if len(begun) > num_workers():  # programs compile while others are made, or run
+                    found.append(begun.popleft()())
+            found.extend(finish() for finish in begun)
+        finally:
+            ahead.shutdown(wait=False, cancel_futures=True)
     fits, classification, cv, sizes, orders = zip(*found, strict=True)
     return SearchResult(
         criterion,

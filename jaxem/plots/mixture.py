@@ -1,32 +1,26 @@
-"""Pictures of a fitted model and its data, drawn with matplotlib.
-
-Every function draws on the axes it is given, or on those of a new figure, and returns them; the
-figure is their `.figure`.  Nothing here touches pyplot: in a notebook make `axes.figure` the last
-expression of a cell; in a program call `axes.figure.savefig(path)`.  Colours are those of Okabe &
-Ito (2008), told apart by colour-blind eyes; markers, hatches and line styles differ as well, so
-that a picture can be read in grey.
-"""
+"""Data and the components of a mixture."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxem.data import Samples, Sequences
+from jaxem.data import Samples
 from jaxem.families import Bernoulli, Categorical, MixtureFamily, Poisson
-from jaxem.hmm import HMM
 from jaxem.mixture import Mixture
+from jaxem.plots.look import (
+    COLOURS,
+    GREY,
+    LINES,
+    MARKERS,
+    finish,
+    names_of,
+    new_axes,
+    observed_rows,
+)
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#000000", "#F0E442")
-MARKERS = "os^Dv<>P"
-LINES = ("-", "--", "-.", ":")
-HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "oo", "**")
-GREY = "#888888"
 ELLIPSES = ((1, "-"), (2, "--"))  # standard deviations, line
-RIBBON = 0.08  # of the height of the axes
 MOST_POINTS = 5000  # of a scatter
 BARS = {"color": "#DDDDDD", "edgecolor": "white", "label": "data"}
 
@@ -58,13 +52,13 @@ def mixture(
         ValueError: components that are mixtures themselves; nothing observed of the only column.
     """
     data = values if isinstance(values, Samples) else Samples(np.asarray(values))
-    columns = _seen(data.values, data.observed)
+    columns = observed_rows(data.values, data.observed)
     weight = np.ones(len(columns))
     if data.sample_weight is not None:
         weight = np.asarray(data.sample_weight)
         columns[weight == 0] = np.nan
-    names = _names(names, columns.shape[1])
-    ax = _axes() if ax is None else ax
+    names = names_of(names, columns.shape[1])
+    ax = new_axes() if ax is None else ax
     if isinstance(model.components, MixtureFamily):
         raise ValueError("components that are mixtures themselves cannot be drawn; flatten them.")
     if isinstance(model.components, Bernoulli):
@@ -77,111 +71,8 @@ def mixture(
             raise ValueError(f"nothing of {names[0]} is observed: there is nothing to draw.")
         draw = _frequencies if isinstance(model.components, Poisson | Categorical) else _densities
         draw(ax, model, columns[there, 0], weight[there], names[0])
-    _finish(ax, num_columns=4)
+    finish(ax, num_columns=4)
     return ax
-
-
-def hmm(
-    model: HMM,
-    values: Any,
-    *,
-    names: Sequence[str] | None = None,
-    ax: Any = None,
-    max_steps: int = 2000,
-) -> Any:
-    """Axes with one sequence and, in a ribbon below it, its most probable path of states.
-
-    The black bars are the expected values in the states of that path.  Of several columns the
-    first is drawn; what is missing of it is a gap.
-
-    Args:
-        model: the hidden Markov model.
-        values: one sequence, [T, D] or [T], or `Sequences`, of which the first is drawn.
-        names: of the D columns; default "column 1", ...
-        ax: matplotlib axes; default those of a new figure.
-        max_steps: draw the first so many steps.
-
-    Raises:
-        ModuleNotFoundError: matplotlib is not installed.
-    """
-    data = values if isinstance(values, Sequences) else Sequences(np.asarray(values)[None])
-    data = replace(data, sample_weight=None, groups=None)
-    first = jax.tree.map(lambda part: part[:1], data)
-    path = np.asarray(model.viterbi(first)[1])[0]
-    length = len(path) if first.lengths is None else int(first.lengths[0])
-    path = path[: min(length, max_steps)]
-    observed = None if first.observed is None else first.observed[0]
-    columns = _seen(first.values[0], observed)[: len(path)]
-    names = _names(names, columns.shape[1])
-    ax = _axes(8.0) if ax is None else ax
-    series, steps = columns[:, 0], np.arange(len(path))
-    symbolic = isinstance(_innermost(model.emission), Categorical)
-    link = "none" if symbolic else "-"
-    ax.plot(steps, series, color=GREY, linestyle=link, linewidth=0.8, marker=".", markersize=3)
-    starts = np.flatnonzero(np.diff(path, prepend=-2))
-    lengths = np.diff(starts, append=len(path))
-    level = _levels(model.emission)
-    if level is not None:
-        expected = np.where(path >= 0, level[path], np.nan)[starts]
-        ax.hlines(expected, starts - 0.5, starts + lengths - 0.5, color="black", linewidth=1.6)
-    _ribbon(ax, path[starts], starts, lengths, model.num_states)
-    seen = series[~np.isnan(series)]
-    if not len(seen):  # the bars alone are there to be seen
-        seen = np.zeros(1) if level is None else level
-    low, high = float(seen.min()), float(seen.max())
-    room = max(high - low, 1e-9 * max(abs(high), 1))
-    ax.set_ylim(low - 2 * RIBBON * room, high + 0.05 * room)
-    ax.set_xlim(-0.5, len(path) - 0.5)
-    if np.all(seen == np.round(seen)):
-        ax.yaxis.get_major_locator().set_params(integer=True)
-    ax.set_xlabel("step")
-    ax.set_ylabel(names[0])
-    _finish(ax, num_columns=8)
-    return ax
-
-
-def _axes(width: float = 6.4) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'pictures need matplotlib: pip install "jaxem[plots]"', name="matplotlib"
-        ) from error
-    return Figure(figsize=(width, 4.4), layout="constrained", dpi=150).subplots()
-
-
-def _finish(ax: Any, num_columns: int, most_entries: int = 20) -> None:
-    """A legend above the axes, where it hides nothing, with the data first."""
-    ax.spines[["top", "right"]].set_visible(False)
-    entries = sorted(
-        zip(*ax.get_legend_handles_labels(), strict=True), key=lambda e: e[1] != "data"
-    )
-    if len(entries) <= most_entries:
-        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
-        ax.legend(
-            *zip(*entries, strict=True),
-            ncols=num_columns,
-            fontsize=9,
-            frameon=False,
-            columnspacing=1.4,
-            **place,
-        )
-
-
-def _names(names: Sequence[str] | None, width: int) -> list[str]:
-    return [f"column {i + 1}" for i in range(width)] if names is None else [str(n) for n in names]
-
-
-def _innermost(family: Any) -> Any:
-    return family.components if isinstance(family, MixtureFamily) else family
-
-
-def _seen(values: Any, observed: Any) -> np.ndarray:
-    """Rows [N, D] of numbers, NaN where one is missing."""
-    columns = np.array(values, float)
-    if observed is not None:
-        columns[~np.asarray(observed)] = np.nan
-    return columns.reshape(len(columns), -1)
 
 
 def _scatter(
@@ -311,32 +202,3 @@ def _shares(
         ax.set_xticks(place, names, rotation=0 if sum(map(len, names)) < 50 else 45)
     ax.set_ylim(-0.03, 1.03)
     ax.set_ylabel("share of ones")
-
-
-def _levels(family: Any) -> np.ndarray | None:
-    """The expected first feature of every member; None for symbols."""
-    inner = _innermost(family)
-    if isinstance(inner, Categorical):
-        return None
-    if isinstance(inner, Poisson):
-        level = inner.rate
-    else:
-        level = inner.probs if isinstance(inner, Bernoulli) else inner.mean
-    level = np.asarray(level).reshape(inner.num_members, -1)[:, 0]
-    if inner is family:
-        return level
-    weights = np.asarray(family.weights.probs)
-    return np.sum(weights * level.reshape(weights.shape), axis=1)
-
-
-def _ribbon(
-    ax: Any, states: np.ndarray, starts: np.ndarray, lengths: np.ndarray, num_states: int
-) -> None:
-    """Runs of states as bars at the foot of the axes."""
-    for k in range(num_states):
-        runs = [(start - 0.5, length) for start, length in zip(starts, lengths, strict=True)]
-        runs = [run for run, state in zip(runs, states, strict=True) if state == k]
-        look = {"facecolor": COLOURS[k % len(COLOURS)], "hatch": HATCHES[k % len(HATCHES)]}
-        place = ax.get_xaxis_transform()  # steps across, shares of the height up
-        look |= {"edgecolor": "white", "linewidth": 0.3, "transform": place}
-        ax.broken_barh(runs, (0, RIBBON), label=f"state {k}", **look)
