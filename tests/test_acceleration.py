@@ -11,7 +11,7 @@ import pytest
 from test_user_family import LogNormal
 
 import jaxem
-from jaxem.acceleration import STRATEGIES, lbfgs, squarem
+from jaxem.acceleration import STRATEGIES, Judged, lbfgs, squarem
 from jaxem.comparison.examples import LINKAGE, Linkage
 from jaxem.em import cast
 from jaxem.iteration import OUT_OF_STEPS
@@ -99,7 +99,12 @@ def assert_monotone(result: jaxem.EMResult) -> None:
 # The same end, sooner
 
 
-LONG = {"overlapping, a prior", "Old Faithful", "earthquakes, stationary"}
+LONG = {
+    "overlapping, a prior",
+    "overlapping, means frozen",
+    "Old Faithful",
+    "earthquakes, stationary",
+}
 
 
 @pytest.mark.parametrize(
@@ -206,7 +211,7 @@ def lost(memory: Any, judged: Any) -> Any:
     return nowhere, jnp.asarray(True), jnp.asarray(False)
 
 
-@pytest.mark.parametrize("extrapolate", [spoiled, lost])
+@pytest.mark.parametrize("extrapolate", [spoiled, pytest.param(lost, marks=pytest.mark.slow)])
 def test_a_broken_extrapolation_is_rejected_and_the_end_is_right(extrapolate, monkeypatch, x64):
     model, x = overlapping()
     plain = jaxem.fit(model, x, max_steps=3000)
@@ -223,6 +228,7 @@ def test_a_broken_extrapolation_is_rejected_and_the_end_is_right(extrapolate, mo
     assert np.sum(np.diff(trace) == 0) >= int(plain.num_steps) // 2 - 2
 
 
+@pytest.mark.slow
 def test_a_broken_direction_is_rejected_and_the_end_is_right(monkeypatch, x64):
     model, x = overlapping()
     plain = jaxem.fit(model, x, max_steps=3000)
@@ -247,22 +253,27 @@ def test_the_gradient_of_lbfgs_is_that_of_the_objective(x64):
     prior = laws.PRIOR
     prior = replace(prior, transition=0.7, symbols=0.3, initial=0.4, floor=0.0)
     data = model.prepare(model.validate(data))
-    stats, _ = model.e_step(data)
-    proposal = model.m_step(stats, prior)
-    judged = jaxem.acceleration.Judged(
-        model, stats, model, proposal, prior, 0.0, model, 0.0, 0.0, 0.0, 9, ("initial",)
-    )
-    old = lbfgs.begin(model).direction
-    direction = lbfgs._direction(old, judged, jnp.asarray(True))
+
+    @jax.jit
+    def leave(model: Any) -> Any:
+        stats, _ = model.e_step(data)
+        proposal = model.m_step(stats, prior)
+        judged = Judged(
+            model, stats, model, proposal, prior, 0.0, model, 0.0, 0.0, 0.0, 9, ("initial",)
+        )
+        return lbfgs._direction(lbfgs.begin(model).direction, judged, jnp.asarray(True))
+
+    direction = leave(model)
     assert np.all(np.isfinite(direction.step))
     here = jaxem.parameters.ravel(model)
     free = np.asarray(jaxem.parameters.is_free(model, ("initial",)))
     np.testing.assert_array_equal(np.asarray(direction.step)[~free], 0)
 
-    def objective(share: float) -> float:
+    @jax.jit
+    def objective(share: float) -> Any:
         moved = jnp.where(free, here + share * direction.step, here)
         candidate = jaxem.parameters.unravel(model, moved)
-        return float(candidate.e_step(data)[1] + candidate.log_prior(prior))
+        return candidate.e_step(data)[1] + candidate.log_prior(prior)
 
     numeric = (objective(1e-5) - objective(-1e-5)) / 2e-5
     np.testing.assert_allclose(direction.slope, numeric, rtol=1e-6)
@@ -270,7 +281,9 @@ def test_the_gradient_of_lbfgs_is_that_of_the_objective(x64):
 
 
 @accelerated
-@pytest.mark.parametrize("max_steps", [0, 1, 2, 7, 12])
+@pytest.mark.parametrize(
+    "max_steps", [2, 12, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (0, 1, 7))]
+)
 def test_out_of_steps_it_returns_what_an_m_step_made(accelerate, max_steps, x64):
     """A model under the floor is never returned, however few steps there are."""
     model, x = overlapping()
