@@ -85,8 +85,8 @@ def test_more_members_than_lanes_take_turns(x64, monkeypatch):
     models = counts_mixtures()
     monkeypatch.setattr(chunks, "LANES", 2)
     monkeypatch.setattr(chunks, "num_workers", lambda: 1)
-    result = fit_batch(models, COUNTS, max_steps=6)
-    singles = [fit(at(models, i), COUNTS, max_steps=6) for i in range(len(STARTS))]
+    result = fit_batch(models, COUNTS, max_steps=9)
+    singles = [fit(at(models, i), COUNTS, max_steps=9) for i in range(len(STARTS))]
     assert_members(result, singles, 1e-10)
     assert set(result.outcome) == {"converged", "out of steps"}
 

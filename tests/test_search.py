@@ -119,7 +119,7 @@ def test_how_often_the_best_optimum_was_found(found):
     fits[1] = replace(fits[1], log_likelihood=worse)
     changed = replace(found, fits=tuple(fits))
     assert changed.found()[0, 1] == 2 and changed.found(within=2.0)[0, 1] == 3
-    assert changed.best_restart[0, 1] == 0
+    assert changed.best_restart[0, 1] in (0, 2)
 
 
 def test_a_fit_that_is_not_sound_is_never_the_best(found):
@@ -150,6 +150,7 @@ def test_data_sets_of_different_sizes_have_a_best_model_each(x64):
     assert len(table) == 18
 
 
+@pytest.mark.slow
 def test_sequences_of_different_lengths(x64):
     rng = np.random.default_rng(1)
     data = [[rng.poisson(3.0, 12), rng.poisson(3.0, 5)], [rng.poisson(9.0, 20)]]
@@ -221,6 +222,7 @@ def test_cross_validation_is_the_likelihood_of_what_was_left_out(x64):
     assert {line["cv"] for line in result.records()} == set(result.cv[0].tolist())
 
 
+@pytest.mark.slow
 def test_cross_validation_leaves_out_whole_sequences(x64):
     rng = np.random.default_rng(2)
     data = [rng.poisson(4.0, size) for size in (8, 5, 9, 7)]
@@ -261,6 +263,7 @@ def test_old_faithful_prefers_three_tied_components_to_two_full_ones(x64):
     np.testing.assert_allclose(result.scores("icl")[0, 0], 2322.70, atol=2e-2)
 
 
+@pytest.mark.slow
 def test_earthquakes_by_the_convention_that_the_start_counts(x64):
     """BIC 707.12 (K = 2) and 708.46 (K = 3): Zucchini & MacDonald's counts, free start."""
     quakes = jaxem.datasets.earthquakes()

@@ -15,7 +15,7 @@ from jaxem import em, parameters
 from jaxem.acceleration import check_accelerate
 from jaxem.many import criteria
 from jaxem.many.batch import Batch, stacked
-from jaxem.many.chunks import check_memory, num_workers
+from jaxem.many.chunks import WORKER, check_memory, num_workers
 from jaxem.many.members import Fitted, Options, Progress, fit_members
 from jaxem.many.progress import Bar
 from jaxem.many.result import SearchResult
@@ -99,7 +99,7 @@ def search(
     found: list[_Found] = []
     with bar as report:
         count = _Count(len(named) * len(task) * restarts * (1 + task.folds), report)
-        ahead = ThreadPoolExecutor(num_workers())
+        ahead = ThreadPoolExecutor(num_workers(), thread_name_prefix=WORKER)
         fitting["ahead"] = ahead
         begun: deque[Callable[[], _Found]] = deque()
         try:
