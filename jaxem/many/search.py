@@ -19,7 +19,7 @@ from jaxem.many.chunks import WORKER, check_memory, num_workers
 from jaxem.many.members import Fitted, Options, Progress, fit_members
 from jaxem.many.progress import Bar
 from jaxem.many.result import SearchResult
-from jaxem.many.starts import Candidate, starts
+from jaxem.many.starts import Candidate, starts, traced_starts
 
 
 def search(
@@ -206,19 +206,28 @@ def _begin(
     data, sets, restarts = task.data, len(task), task.restarts
     several = isinstance(data, Batch)
     keys = task.keys(index, sets)
-    member = candidate(keys[0], data[0] if several else data)
+    models = (
+        None
+        if isinstance(data, Batch | list | tuple)
+        else traced_starts(candidate, keys, data, None)
+    )
+    if models is None:
+        member = candidate(keys[0], data[0] if several else data)
+    else:
+        member = jax.tree.map(lambda leaf: leaf[0], models)
     whole = stacked(member, data) if several else member.validate(data)
     data_set = np.repeat(np.arange(sets), restarts) if several else None
     check_accelerate(options.accelerate, member)
     options = replace(options, frozen=parameters.check_frozen(member, options.frozen))
 
-    def fits(keys: Array, data: Any, whole: Any, data_set: Any) -> Callable[[], Fitted]:
-        models = starts(candidate, keys, data, whole, data_set)
+    def fits(models: Any, keys: Array, data: Any, whole: Any, data_set: Any) -> Any:
+        if models is None:
+            models = starts(candidate, keys, data, whole, data_set)
         models = em.cast(models, em.floating_dtype(whole, member))
         report = count.of_some()
         return fit_members(models, whole, data_set, options=options, progress=report, **fitting)
 
-    fitted = fits(keys, data, whole, data_set)
+    fitted: Callable[[], Fitted] = fits(models, keys, data, whole, data_set)
 
     def finish() -> _Found:
         result, classification = fitted()
@@ -242,7 +251,7 @@ def _cross_validated(
     parts, left_out = criteria.folds(jax.random.fold_in(task.key, index), stack, task.folds)
     number = len(task) * task.folds
     data_set = np.repeat(np.arange(number), task.restarts)
-    result, _ = fits(task.keys(index, number), Batch(parts), parts, data_set)()
+    result, _ = fits(None, task.keys(index, number), Batch(parts), parts, data_set)()
     shaped = jax.tree.map(lambda leaf: leaf.reshape(number, task.restarts, *leaf.shape[1:]), result)
     objective = np.asarray(shaped.log_likelihood + shaped.log_prior)
     sound = np.isfinite(objective) & (np.asarray(shaped.end) < em.NON_FINITE)
