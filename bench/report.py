@@ -32,7 +32,7 @@ def tables(directory: Path) -> str:
     """All tables as Markdown, and what they were measured on."""
     contents = {
         group: records.read(directory, group)
-        for group in (*GROUPS, "first-call", "growth", "missing")
+        for group in (*GROUPS, "first-call", "growth", "missing", "acceleration")
     }
     parts = [
         _machines(contents),
@@ -55,6 +55,7 @@ def tables(directory: Path) -> str:
         _first_call(contents["first-call"]["entries"]),
         _growth(contents["growth"]["entries"]),
         _missing(contents["missing"]["entries"]),
+        _acceleration(contents["acceleration"]["entries"]),
     ]
     return "\n".join(part for part in parts if part) or "Nothing has been measured yet.\n"
 
@@ -193,6 +194,26 @@ def _missing(entries: Mapping[str, Any]) -> str:
     ]
     heads = ["workload", "dtype", "missing", "patterns", "complete, ms", "incomplete, ms"]
     return _table("Missing entries: an EM step", [*heads, "times", "at most", "met"], rows)
+
+
+def _acceleration(entries: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            entry["series"],
+            entry["dtype"],
+            _number(entry["rate"], 4),
+            method,
+            _number(found["e_steps_to_maximum"]),
+            _number(found["e_steps_to_tolerance"]),
+            f"{found['gap']:.1e}",
+            _number(1000 * found["seconds"], 1),
+        ]
+        for entry in entries.values()
+        for method, found in entry["methods"].items()
+    ]
+    heads = ["workload", "dtype", "rate of EM", "method", "E-steps to the maximum"]
+    heads += ["to the default tolerance", "left to gain, nats", "ms"]
+    return _table("Acceleration: a fit of a slow problem", heads, rows)
 
 
 def _machines(contents: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxem import parameters
+from jaxem.acceleration import check_accelerate
 from jaxem.data import is_traced
 from jaxem.iteration import (
     AT_RESOLUTION as AT_RESOLUTION,
@@ -102,7 +103,9 @@ class EMResult:
     log_likelihood: Float[Array, ""]  # ℓ(θ) of this very model
     log_prior: Float[Array, ""]  # 0 without a prior
     trace: Float[Array, " max_steps+1"]  # ℓ + log-prior after 0, 1, … steps; NaN past the end
-    num_steps: Int[Array, ""]  # M-steps taken from the start to `model`
+    num_steps: Int[
+        Array, ""
+    ]  # E-steps after the first: plain EM's M-steps from the start to `model`
     largest_fall: Float[Array, ""]  # largest decrease of the trace in one step; 0 if it never fell
     num_parameters: Int[Array, ""]  # free ones: without the start's zeros and the frozen parts
     end: Int[Array, ""]  # index into OUTCOMES
@@ -140,6 +143,7 @@ def fit(
     tol: float | Array = 1e-6,
     max_steps: int = 1000,
     frozen: str | parameters.Names = (),
+    accelerate: str | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> EMResult:
     """Maximum-likelihood (or MAP) parameters by EM, from the parameters of `model`.
@@ -158,15 +162,21 @@ def fit(
         max_steps: most M-steps taken; another number is another length of `trace`, and compiles.
         frozen: dotted names of the parts held fixed, such as "components.mean" or "transition".
             The rest gets its constrained maximiser.
+        accelerate: None for plain EM; for slow problems "squarem", which extrapolates EM steps, or
+            "lbfgs", which hands over to L-BFGS on the free leaves where EM is slow (for models with
+            an `expected_log_prob`).  A step costs about as much as one of EM, the objective never
+            falls, zeros and frozen parts stay, and still the fit ends by a step of EM that gains no
+            more than `tol`.  The stationary point reached may be another.  A trial that fails
+            counts as a step, and leaves the trace level.
         progress: called between blocks of ten steps with (steps so far, objective); ignored when
             traced.
 
     Raises:
         ValueError: data that the model cannot have produced (NaN, a wrong shape, a symbol out of
             range), named by row and column; a `frozen` name the model lacks; a negative
-            tolerance or number of steps.
+            tolerance or number of steps; an acceleration that there is not, or not for this model.
 
-    Source: Dempster, Laird & Rubin (1977); Bishop (2006) §9.3-9.4.
+    Source: Dempster, Laird & Rubin (1977); Bishop (2006) §9.3-9.4; Varadhan & Roland (2008).
 
     Examples:
         >>> import jax, jaxem
@@ -178,14 +188,16 @@ def fit(
         (-1130, True)
     """
     check_options(tol, max_steps)
+    check_accelerate(accelerate, model)
     data = model.validate(data)
     frozen = parameters.check_frozen(model, frozen)
     dtype = floating_dtype(data, model)
     model = cast(model, dtype)
     data = prepare(model, data)
     prior = resolve(Prior() if prior is None else prior, data, dtype)
-    state, trace = begin(model, dtype), jnp.full(max_steps + 1, jnp.nan, dtype)
-    take = partial(advance, data=data, prior=prior, tol=jnp.asarray(tol, dtype), frozen=frozen)
+    state, trace = begin(model, dtype, accelerate), jnp.full(max_steps + 1, jnp.nan, dtype)
+    take = partial(advance, data=data, prior=prior, tol=jnp.asarray(tol, dtype))
+    take = partial(take, frozen=frozen, accelerate=accelerate)
     if progress is None or is_traced((model, data, prior, tol)):
         state, trace = take(state, trace, limit=jnp.asarray(int(max_steps)))
     else:

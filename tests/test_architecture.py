@@ -21,7 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import those of its own layer and of the ones below it.
 LAYERS = [
     {"platform", "pytree", "semiring", "replacement", "padding", "blocks", "lockstep"},
-    {"missing", "data", "labels", "parameters", "iteration", "em"},
+    {"missing", "data", "labels", "parameters", "acceleration", "iteration", "em"},
     {"families", "chain", "lattice", "targets", "hypotheses"},
     {"ctc", "transducer"},
     {"observations", "stationary", "forecast", "mixture"},

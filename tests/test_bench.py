@@ -333,3 +333,13 @@ def test_missing_entries_are_timed_beside_complete_rows() -> None:
     told = missing.measure("missing-patterns", "float32", repeats=1, factor=50)
     assert 30 <= told["patterns"] <= missing.PATTERNS and told["difference"] < 1e-5
     assert told["goal"] is None and 0 < told["share_missing"] < 0.2
+
+
+@pytest.mark.slow
+def test_acceleration_is_measured_in_e_steps_beside_plain_em() -> None:
+    acceleration = import_module("bench.acceleration")
+    told = acceleration.measure("acceleration-2-normals", "float64", repeats=1, factor=10)
+    steps = {name: found["e_steps_to_maximum"] for name, found in told["methods"].items()}
+    assert told["rate"] > acceleration.LEAST_RATE
+    assert steps["plain"] > steps["squarem"] > steps["lbfgs"] > 0
+    assert all(found["gap"] >= 0 for found in told["methods"].values())

@@ -125,6 +125,17 @@ def _bytes(run: Any) -> int:
     return used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
 
 
+def with_this_width(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function for another thread, which begins with the process's default width."""
+    wide = is_wide()
+
+    def there(*arguments: Any) -> Any:
+        with computing_wide(wide):
+            return function(*arguments)
+
+    return there
+
+
 def over_chunks(
     function: Callable[[int], Any], starts: range, done: Callable[[int, Any], None]
 ) -> list[Any]:
@@ -134,12 +145,7 @@ def over_chunks(
     does not wait for those that are; the process would, at its end.
     """
     results: dict[int, Any] = {}
-    wide = is_wide()
-
-    def there(start: int) -> Any:
-        with computing_wide(wide):  # a thread begins with the process's default
-            return function(start)
-
+    there = with_this_width(function)
     pool = ThreadPoolExecutor(num_workers(), thread_name_prefix=WORKER)
     try:
         futures = {pool.submit(there, start): start for start in starts}

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxem import em, parameters
+from jaxem.acceleration import check_accelerate
 from jaxem.data import refuse
 from jaxem.many.batch import Batch, stacked
 from jaxem.many.chunks import check_memory
@@ -22,6 +23,7 @@ def fit_batch(
     tol: float | Array = 1e-6,
     max_steps: int = 1000,
     frozen: str | parameters.Names = (),
+    accelerate: str | None = None,
     memory: int | None = None,
     progress: Progress | None = None,
 ) -> em.EMResult:
@@ -44,6 +46,7 @@ def fit_batch(
         tol: as for `fit`.
         max_steps: as for `fit`.
         frozen: as for `fit`.
+        accelerate: as for `fit`.
         memory: bytes that a chunk's program may take, its data and results included; None: what
             suits a CPU's caches, or most of an accelerator's memory.
         progress: called after every chunk with (members done, M, best objective so far); ignored
@@ -71,21 +74,22 @@ def fit_batch(
     check_memory(memory)
     number = num_members(models)
     member = jax.tree.map(lambda leaf: leaf[0], models)
-    data_set = _data_set(data_set, data, number)
+    check_accelerate(accelerate, member)
     ready = stacked(member, data) if isinstance(data, Batch) else member.validate(data)
+    data_set = _data_set(data_set, data, number)
     frozen = parameters.check_frozen(member, frozen)
     dtype = em.floating_dtype(ready, member)
-    result, _ = fit_members(
+    fitted = fit_members(
         em.cast(models, dtype),
         ready,
         data_set,
-        options=Options(int(max_steps), frozen),
+        options=Options(int(max_steps), frozen, accelerate),
         prior=em.Prior() if prior is None else prior,
         tol=tol,
         memory=memory,
         progress=progress,
     )
-    return result
+    return fitted()[0]
 
 
 def num_members(models: Any) -> int:

@@ -41,14 +41,20 @@ class _Lanes:
 
 
 def drain(
-    queue: Queue, tol: Array, *, num_lanes: int, max_steps: int, frozen: parameters.Names
+    queue: Queue,
+    tol: Array,
+    *,
+    num_lanes: int,
+    max_steps: int,
+    frozen: parameters.Names,
+    accelerate: str | None = None,
 ) -> tuple[State, Float[Array, "C max_steps+1"]]:
     """The states in which the members end, leaves [C, ...], and their traces."""
     size = len(jax.tree.leaves(queue.models)[0])
     shared = queue.data_set is None
     dtype = tol.dtype
     take_step = lockstep(
-        lambda s, data, prior: step(s, data, prior, tol, max_steps, frozen),
+        lambda s, data, prior: step(s, data, prior, tol, max_steps, frozen, accelerate),
         in_axes=(0, None, None) if shared else (0, 0, 0),
     )
 
@@ -62,7 +68,7 @@ def drain(
         order = lanes.waiting + jnp.cumsum(free) - 1
         taken = free & (order < queue.count)
         member = jnp.where(free, jnp.where(taken, order, size), lanes.member)
-        fresh = jax.vmap(lambda model: begin(model, dtype))(_at(queue.models, member))
+        fresh = jax.vmap(lambda model: begin(model, dtype, accelerate))(_at(queue.models, member))
         state = jax.tree.map(partial(_choose, taken), fresh, lanes.state)
         return _Lanes(state, member, lanes.waiting + jnp.sum(taken), ended, lanes.trace)
 
@@ -89,7 +95,7 @@ def drain(
         state, trace = lax.while_loop(keep_going, body, (lanes.state, lanes.trace))
         return replace(lanes, state=state, trace=trace)
 
-    blank = jax.vmap(lambda model: begin(model, dtype))(queue.models)
+    blank = jax.vmap(lambda model: begin(model, dtype, accelerate))(queue.models)
     idle = _at(blank, jnp.zeros(num_lanes, int))
     idle = replace(idle, end=jnp.full(num_lanes, OUT_OF_STEPS))
     lanes = _Lanes(

@@ -1,6 +1,7 @@
 """Members fitted to data that are checked: chunk after chunk, on every core."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,7 +14,15 @@ from jaxtyping import Array, Float
 from jaxem import em, parameters
 from jaxem.data import is_traced
 from jaxem.iteration import NON_FINITE, State
-from jaxem.many.chunks import Size, compiler_options, fitting, over_chunks, suited
+from jaxem.many.chunks import (
+    Program,
+    Size,
+    compiler_options,
+    fitting,
+    over_chunks,
+    suited,
+    with_this_width,
+)
 from jaxem.many.lanes import Queue, drain, in_blocks
 from jaxem.pytree import pytree
 
@@ -26,8 +35,12 @@ class Options:
 
     max_steps: int
     frozen: parameters.Names = ()
+    accelerate: str | None = None
     report: Callable[[Any, Any], Any] | None = None  # of each fitted model and its prepared data
     relative: bool = False  # whether the floor is relative to each data set
+
+
+Fitted = tuple[em.EMResult, Any]  # what `fit_batch` returns, and the reports
 
 
 def fit_members(
@@ -40,8 +53,9 @@ def fit_members(
     tol: Any,
     memory: int | None,
     progress: Progress | None,
-) -> tuple[em.EMResult, Any]:
-    """What `fit_batch` returns, and what `options.report` says of each member.
+    ahead: ThreadPoolExecutor | None = None,
+) -> Callable[[], Fitted]:
+    """A function that fits the members; its program is compiled at once, or `ahead` in a thread.
 
     The data are validated: those of all members, or stacked with `data_set` [M] saying whose.
     """
@@ -53,15 +67,30 @@ def fit_members(
     elif prior.floor is None:
         options, prior = replace(options, relative=True), replace(prior, floor=0.0)
     prior, limit = em.resolve(prior, data, dtype), jnp.asarray(tol, dtype)
+    free = jax.vmap(partial(em.count, frozen=options.frozen))(models)
+
+    def result(ended: tuple[State, Array, Any]) -> Fitted:
+        state, trace, reports = ended
+        return em.result_of(state, trace, free), reports
+
     if is_traced((models, data, prior, limit)):
         chunk = _Chunk(models, data, data_set, jnp.asarray(number))
         ended = _fit_chunk(chunk, prior, limit, num_lanes=number, options=options)
-    else:
-        whole = _Chunk(jax.tree.map(np.asarray, models), data, data_set, number)
-        ended = _on_host(whole, prior, limit, options, memory, progress)
-    state, trace, reports = ended
-    free = jax.vmap(partial(em.count, frozen=options.frozen))(models)
-    return em.result_of(state, trace, free), reports
+        return lambda: result(ended)
+    host = models if data_set is None else (models, data)
+    host = jax.tree.map(np.asarray, host)
+    models, data = (host, data) if data_set is None else host
+    whole = _Chunk(models, data, data_set, number)
+
+    def compiled(size: Size) -> Any:
+        lowered = _fit_chunk.lower(
+            _cut(whole, 0, size.members), prior, limit, num_lanes=size.lanes, options=options
+        )
+        return lowered.compile(compiler_options=compiler_options())
+
+    find = with_this_width(lambda: fitting(compiled, number, memory, progress is not None))
+    program = find if ahead is None else ahead.submit(find).result
+    return lambda: result(_over_chunks(whole, program(), prior, limit, progress))
 
 
 @pytree
@@ -91,7 +120,12 @@ def _fit_chunk(
     num_lanes = suited(num_lanes, type(member).e_step, member, one)
     queue = Queue(chunk.models, data, chunk.data_set, prior, chunk.count)
     state, trace = drain(
-        queue, tol, num_lanes=num_lanes, max_steps=options.max_steps, frozen=options.frozen
+        queue,
+        tol,
+        num_lanes=num_lanes,
+        max_steps=options.max_steps,
+        frozen=options.frozen,
+        accelerate=options.accelerate,
     )
     if options.report is None:
         return state, trace, None
@@ -107,26 +141,11 @@ def _fit_chunk(
     return state, trace, reports
 
 
-def _on_host(
-    whole: _Chunk,
-    prior: em.Prior,
-    tol: Array,
-    options: Options,
-    memory: int | None,
-    progress: Progress | None,
+def _over_chunks(
+    whole: _Chunk, program: Program, prior: em.Prior, tol: Array, progress: Progress | None
 ) -> tuple[State, Float[Array, "M max_steps+1"], Any]:
     """Chunk after chunk, on every core."""
     number = whole.count
-    if whole.data_set is not None:
-        whole = replace(whole, data=jax.tree.map(np.asarray, whole.data))
-
-    def compiled(size: Size) -> Any:
-        lowered = _fit_chunk.lower(
-            _cut(whole, 0, size.members), prior, tol, num_lanes=size.lanes, options=options
-        )
-        return lowered.compile(compiler_options=compiler_options())
-
-    program = fitting(compiled, number, memory, progress is not None)
     members, best, finished = program.size.members, -np.inf, 0
 
     def fit_from(start: int) -> Any:

@@ -1,8 +1,10 @@
 """Restarts, model orders, families and data sets, in one call."""
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -10,13 +12,14 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxem import em, parameters
+from jaxem.acceleration import check_accelerate
 from jaxem.many import criteria
 from jaxem.many.batch import Batch, stacked
-from jaxem.many.chunks import check_memory
-from jaxem.many.members import Options, Progress, fit_members
+from jaxem.many.chunks import WORKER, check_memory, num_workers
+from jaxem.many.members import Fitted, Options, Progress, fit_members
 from jaxem.many.progress import Bar
 from jaxem.many.result import SearchResult
-from jaxem.many.starts import Candidate, starts
+from jaxem.many.starts import Candidate, starts, traced_starts
 
 
 def search(
@@ -31,6 +34,7 @@ def search(
     tol: float | Array = 1e-6,
     max_steps: int = 1000,
     frozen: str | parameters.Names = (),
+    accelerate: str | None = None,
     memory: int | None = None,
     progress: bool | Progress = False,
 ) -> SearchResult:
@@ -60,6 +64,7 @@ def search(
         tol: as for `fit`.
         max_steps: as for `fit`.
         frozen: as for `fit`.
+        accelerate: as for `fit`.
         memory: as for `fit_batch`.
         progress: True for a bar (tqdm), or a function of (members done, members in all, best
             objective so far).
@@ -87,14 +92,24 @@ def search(
     named = _named(candidates)
     task = _Task(key, data, restarts, folds if criterion == "cv" else 0)
     prior = em.Prior() if prior is None else prior
+    asked = (frozen,) if isinstance(frozen, str) else tuple(frozen)
+    options = Options(int(max_steps), asked, accelerate, criteria.classification)
     fitting: dict[str, Any] = {"prior": prior, "tol": tol, "memory": memory}
     bar: Any = Bar() if progress is True else nullcontext(progress or None)
+    found: list[_Found] = []
     with bar as report:
         count = _Count(len(named) * len(task) * restarts * (1 + task.folds), report)
-        found = [
-            _of_candidate(task, index, candidate, max_steps, frozen, fitting, count)
-            for index, candidate in enumerate(named.values())
-        ]
+        ahead = ThreadPoolExecutor(num_workers(), thread_name_prefix=WORKER)
+        fitting["ahead"] = ahead
+        begun: deque[Callable[[], _Found]] = deque()
+        try:
+            for index, candidate in enumerate(named.values()):
+                begun.append(_begin(task, index, candidate, options, fitting, count))
+                if len(begun) > num_workers():  # programs compile while others are made, or run
+                    found.append(begun.popleft()())
+            found.extend(finish() for finish in begun)
+        finally:
+            ahead.shutdown(wait=False, cancel_futures=True)
     fits, classification, cv, sizes, orders = zip(*found, strict=True)
     return SearchResult(
         criterion,
@@ -135,18 +150,19 @@ class _Count:
     """Members done, over all candidates."""
 
     def __init__(self, total: int, report: Progress | None) -> None:
-        self.total, self.report, self.before, self.best = total, report, 0, -np.inf
+        self.total, self.report, self.done, self.best = total, report, 0, -np.inf
 
-    def of(self, number: int) -> Progress | None:
-        """A report of the next `number` members."""
+    def of_some(self) -> Progress | None:
+        """A report of some of the members."""
         if self.report is None:
             return None
-        report, before = self.report, self.before
-        self.before += number
+        report, before = self.report, 0
 
         def show(done: int, _: int, best: float) -> None:
+            nonlocal before
+            self.done, before = self.done + done - before, done
             self.best = max(self.best, best)
-            report(before + done, self.total, self.best)
+            report(self.done, self.total, self.best)
 
         return show
 
@@ -174,67 +190,83 @@ def _named(candidates: Any) -> dict[str, Candidate]:
     return named
 
 
-def _of_candidate(
+# Fits [S, R], classification log-likelihoods [S, R], what cross-validation says [S], n [S], and K.
+_Found = tuple[em.EMResult, np.ndarray, np.ndarray | None, np.ndarray, int | None]
+
+
+def _begin(
     task: _Task,
     index: int,
     candidate: Candidate,
-    max_steps: int,
-    frozen: Any,
+    options: Options,
     fitting: dict[str, Any],
     count: _Count,
-) -> tuple[em.EMResult, np.ndarray, Any, np.ndarray, int | None]:
-    """Fits [S, R], classification log-likelihoods [S, R], what cross-validation says [S], n, K."""
+) -> Callable[[], _Found]:
+    """A candidate's starts made and its program on the way; a function that fits it."""
     data, sets, restarts = task.data, len(task), task.restarts
     several = isinstance(data, Batch)
     keys = task.keys(index, sets)
-    member = candidate(keys[0], data[0] if several else data)
+    models = (
+        None
+        if isinstance(data, Batch | list | tuple)
+        else traced_starts(candidate, keys, data, None)
+    )
+    if models is None:
+        member = candidate(keys[0], data[0] if several else data)
+    else:
+        member = jax.tree.map(lambda leaf: leaf[0], models)
     whole = stacked(member, data) if several else member.validate(data)
     data_set = np.repeat(np.arange(sets), restarts) if several else None
-    frozen = parameters.check_frozen(member, frozen)
-    options = Options(int(max_steps), frozen, criteria.classification)
+    check_accelerate(options.accelerate, member)
+    options = replace(options, frozen=parameters.check_frozen(member, options.frozen))
 
-    def fits(keys: Array, data: Any, whole: Any, data_set: Any) -> tuple[em.EMResult, Any]:
-        models = starts(candidate, keys, data, whole, data_set)
+    def fits(models: Any, keys: Array, data: Any, whole: Any, data_set: Any) -> Any:
+        if models is None:
+            models = starts(candidate, keys, data, whole, data_set)
         models = em.cast(models, em.floating_dtype(whole, member))
-        number = len(keys)
-        return fit_members(
-            models, whole, data_set, options=options, progress=count.of(number), **fitting
-        )
+        report = count.of_some()
+        return fit_members(models, whole, data_set, options=options, progress=report, **fitting)
 
-    result, classification = fits(keys, data, whole, data_set)
-    cv = None
-    if task.folds:
-        stack = whole if several else jax.tree.map(lambda leaf: np.asarray(leaf)[None], whole)
-        cv = _cross_validated(task, index, stack, fits, fitting)
-    shaped = jax.tree.map(lambda leaf: leaf.reshape(sets, restarts, *leaf.shape[1:]), result)
-    order = getattr(member, "num_states", None)
-    order = getattr(getattr(member, "components", None), "num_members", order)
-    observations = np.reshape(criteria.num_observations(whole, several), (sets,))
-    return shaped, np.reshape(classification, (sets, restarts)), cv, observations, order
+    fitted: Callable[[], Fitted] = fits(models, keys, data, whole, data_set)
+
+    def finish() -> _Found:
+        result, classification = fitted()
+        cv = None
+        if task.folds:
+            stack = whole if several else jax.tree.map(lambda leaf: np.asarray(leaf)[None], whole)
+            cv = _cross_validated(task, index, stack, fits, fitting["memory"])
+        shaped = jax.tree.map(lambda leaf: leaf.reshape(sets, restarts, *leaf.shape[1:]), result)
+        order = getattr(member, "num_states", None)
+        order = getattr(getattr(member, "components", None), "num_members", order)
+        observations = np.reshape(criteria.num_observations(whole, several), (sets,))
+        return shaped, np.reshape(classification, (sets, restarts)), cv, observations, order
+
+    return finish
 
 
 def _cross_validated(
-    task: _Task, index: int, stack: Any, fits: Callable[..., Any], fitting: dict[str, Any]
+    task: _Task, index: int, stack: Any, fits: Callable[..., Any], memory: int | None
 ) -> np.ndarray:
     """The log-likelihood of what is left out under the best restart on the rest, summed; [S]."""
     parts, left_out = criteria.folds(jax.random.fold_in(task.key, index), stack, task.folds)
     number = len(task) * task.folds
     data_set = np.repeat(np.arange(number), task.restarts)
-    result, _ = fits(task.keys(index, number), Batch(parts), parts, data_set)
+    result, _ = fits(None, task.keys(index, number), Batch(parts), parts, data_set)()
     shaped = jax.tree.map(lambda leaf: leaf.reshape(number, task.restarts, *leaf.shape[1:]), result)
     objective = np.asarray(shaped.log_likelihood + shaped.log_prior)
     sound = np.isfinite(objective) & (np.asarray(shaped.end) < em.NON_FINITE)
     best = np.argmax(np.where(sound, objective, -np.inf), 1)
     chosen = jax.tree.map(lambda leaf: leaf[np.arange(number), best], shaped.model)
-    judged, _ = fit_members(
+    judge = fit_members(
         chosen,
         left_out,
         np.arange(number),
         options=Options(0),
         prior=em.Prior(floor=0.0),
         tol=0.0,
-        memory=fitting["memory"],
+        memory=memory,
         progress=None,
     )
+    judged, _ = judge()
     score = np.where(sound.any(1), np.asarray(judged.log_likelihood), np.nan)
     return score.reshape(len(task), task.folds).sum(1)

@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxem.data import Samples, Sequences
-from jaxem.many.batch import Batch
 from jaxem.many.lanes import in_blocks
 from jaxem.platform import is_cpu
 
@@ -21,18 +20,16 @@ SIDE_BY_SIDE = 16  # starts, on a CPU
 def starts(candidate: Candidate, keys: Array, data: Any, whole: Any, data_set: Any) -> Any:
     """Models with a leading axis M, one for each of the keys [M].
 
-    `data` are as they came; `whole` are validated, stacked if they are a `Batch` of which
-    `data_set` [M] says which each start takes.  A candidate that JAX cannot trace (one that looks
-    at values) is called start by start instead.
+    `data` are as they came; `whole` are the same for a candidate that is traced, stacked if they
+    are a `Batch` of which `data_set` [M] says which each start takes.  A candidate that JAX cannot
+    trace (one that looks at values) is called start by start instead.
 
     Raises:
         ValueError: models of different shapes.
     """
-    traceable = _plain(whole) if isinstance(data, (Batch, list, tuple)) else data
-    try:
-        return _compiled(traceable, keys, data_set, candidate=candidate)
-    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
-        pass
+    traced = traced_starts(candidate, keys, _plain(whole), data_set)
+    if traced is not None:
+        return traced
     number = len(keys)
     which = np.zeros(number, int) if data_set is None else data_set
     made = [
@@ -45,7 +42,15 @@ def starts(candidate: Candidate, keys: Array, data: Any, whole: Any, data_set: A
                 f"{which[0]} and {which[i]}: {shapes(made[0])} and {shapes(model)}; state what it "
                 "takes from the data, such as the number of symbols."
             )
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *made)
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *made)
+
+
+def traced_starts(candidate: Candidate, keys: Array, data: Any, data_set: Any) -> Any:
+    """The models in one compiled call; None if the candidate looks at values."""
+    try:
+        return jax.device_get(_compiled(data, keys, data_set, candidate=candidate))
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
+        return None
 
 
 def shapes(model: Any) -> list[tuple[int, ...]]:
@@ -59,7 +64,10 @@ def _plain(data: Any) -> Any:
     return data.values if alone else data
 
 
-@partial(jax.jit, static_argnames="candidate")
+# A start is one step of many: compiling it well would take longer than it runs.
+@partial(
+    jax.jit, static_argnames="candidate", compiler_options={"xla_backend_optimization_level": 0}
+)
 def _compiled(data: Any, keys: Array, data_set: Any, *, candidate: Candidate) -> Any:
     side_by_side = SIDE_BY_SIDE if is_cpu() else len(keys)
     if data_set is None:
