@@ -123,14 +123,16 @@ def _fits(
     """One step as the difference between a fit of several steps and a fit of none."""
     steps = run.sizes["steps"]
 
+    several = over is not _itself
+
     def call(max_steps: int) -> Callable[[], Any]:
-        fit = partial(jaxem.fit, tol=0.0, max_steps=max_steps)
-        fit = fit if over is _itself else jax.jit(over(fit))
-        return lambda: jax.block_until_ready(fit(start, data))
+        fit = jaxem.fit_batch if several else jaxem.fit
+        given = jaxem.Batch(data) if several else data
+        return lambda: jax.block_until_ready(fit(start, given, tol=0.0, max_steps=max_steps))
 
     _, none, _ = run.time(call(0))
     result, seconds, compiling = run.time(call(steps))
-    taken = np.atleast_1d(result.num_steps)  # under `vmap` all wait for the last
+    taken = np.atleast_1d(result.num_steps)
     if np.max(taken) != steps:
         raise Skipped(f"the last fit ended after {np.max(taken)} of {steps} steps")
     record["fit_seconds"], record["fit_of_no_steps_seconds"] = seconds, none

@@ -2,11 +2,12 @@
 
 import zlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.workloads import HMM_GROUP, LATTICES, MIXTURE_GROUP, TRANSDUCER, Workload
+from bench.workloads import HMM_GROUP, LATTICES, MANY, MIXTURE_GROUP, TRANSDUCER, Workload
 
 DISTANCE = 3.0  # between two means, in standard deviations: components overlap and EM is slow
 STAY = 0.9  # probability of a chain to be left alone; else the next state is uniform
@@ -17,9 +18,11 @@ class Inputs:
     """Data and start, as NumPy arrays of one dtype; integers stay integers."""
 
     # [N, D], [B, T, D] or symbols [B, T]; where they are given, log-likelihoods [B, T, K]; of
-    # lattices, logits [B, T, V] or [B, T, L + 1, V]
+    # lattices, logits [B, T, V] or [B, T, L + 1, V]; of many data sets, [M, N, D]
     x: Any
-    start: dict[str, Any]  # linear parameters: weights or initial and transition, means, ...
+    # Linear parameters: weights or initial and transition, means, ...; of many fits, means
+    # [M, K, D], of which K components take the first K, and one covariance [D, D]
+    start: dict[str, Any]
     targets: dict[str, Any] = field(default_factory=dict)  # labels [B, L], and the lengths [B]
 
     @property
@@ -34,7 +37,9 @@ def make_inputs(workload: Workload, dtype: str) -> Inputs:
     if workload.group in LATTICES:
         logits, targets = _lattice(random, workload)
         return Inputs(_cast(logits, dtype), {}, targets)
-    if workload.group == MIXTURE_GROUP:
+    if workload.group == MANY:
+        x, start = _many(random, workload)
+    elif workload.group == MIXTURE_GROUP:
         x, start = _mixture(random, workload)
     elif workload.kind == "categorical":
         x, start = _categorical(random, workload)
@@ -143,3 +148,37 @@ def _lattice(random: np.random.Generator, w: Workload) -> tuple[Any, dict[str, A
         "label_lengths": np.full(w.sequences, w.states, np.int32),
     }
     return random.normal(size=(w.sequences, *each, w.features)), targets
+
+
+OLD_FAITHFUL = Path(__file__).parents[1] / "jaxem" / "datasets" / "old_faithful.csv"
+APART = 2.0  # standard deviation of a mean's entries, of many fits to tolerance
+
+
+def _many(random: np.random.Generator, w: Workload) -> tuple[Any, dict[str, Any]]:
+    """Data of unit clusters, or Old Faithful; means that start at rows, drawn for each fit."""
+    covariance = np.eye(w.features)
+    chain = {}
+    if w.kind == "orders":
+        x = np.loadtxt(OLD_FAITHFUL, delimiter=",", skiprows=1)
+        covariance = np.cov(x.T, bias=True)
+    elif w.kind == "data-sets":
+        means = DISTANCE / np.sqrt(2 * w.features) * random.normal(size=(w.fits, w.states, 2))
+        member = random.integers(w.states, size=(w.fits, w.rows, 1))
+        x = np.take_along_axis(means, member, 1) + random.normal(size=(w.fits, w.rows, 2))
+    else:
+        means = APART * random.normal(size=(w.states, w.features))
+        if w.kind == "hmm":
+            chain = {
+                "initial": np.full(w.states, 1 / w.states),
+                "transition": _sticky_matrix(w.states, 0.7),
+            }
+            member = _sticky_chain(random, w, STAY)
+        else:
+            member = random.integers(w.states, size=w.rows)
+        x = means[member] + random.normal(size=(*member.shape, w.features))
+    rows = x if w.kind == "data-sets" else x.reshape(1, -1, w.features)
+    chosen = np.stack([random.permutation(rows.shape[1])[: w.states] for _ in range(w.fits)])
+    start = np.take_along_axis(
+        np.broadcast_to(rows, (w.fits, *rows.shape[1:])), chosen[..., None], 1
+    )
+    return x, {"means": start, "covariance": covariance} | chain

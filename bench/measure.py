@@ -5,11 +5,11 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from bench import agreement
+from bench import agreement, agreement_many
 from bench.inputs import make_inputs, widened
 from bench.peers import OURS
 from bench.processes import Worker, WorkerFailed
-from bench.workloads import Workload
+from bench.workloads import MANY, Workload
 
 # A peer this many times slower than the fastest, and of so many seconds a call, is timed once.
 SLOW, LONG = 3.0, 1.0
@@ -30,7 +30,7 @@ def measure(
     try:
         answers = _first_calls(workload, dtype, adapters, limit, workers, libraries, say)
         _compare(workload, dtype, answers, libraries)
-        _time(workers, libraries, repeats, say)
+        _time(workload, workers, libraries, repeats, say)
     finally:
         for worker in workers.values():
             worker.close()
@@ -94,36 +94,49 @@ def _compare(
     if OURS not in answers:
         return
     inputs = widened(make_inputs(workload, dtype))
-    allowed = agreement.tolerance(workload, dtype)
+    many = workload.group == MANY
+    allowed = (agreement_many if many else agreement).tolerance(workload, dtype)
     for name, answer in answers.items():
         record = libraries[name]
         taken = answer.get("steps", workload.steps)
         if taken != workload.steps:
             ended = answer.get("ended", "no reason given")
             record["stopped"] = f"after {taken} of {workload.steps} steps: {ended}"
-        apart = agreement.difference(workload, inputs, answers[OURS], answer)
-        record["difference"] = apart
+        if many:
+            record |= agreement_many.compare(workload, inputs, answers[OURS], answer)
+        else:
+            record["difference"] = agreement.difference(workload, inputs, answers[OURS], answer)
+        apart = record["difference"]
         record["tolerance"] = allowed
         # Written so that NaN disagrees.
         record["agrees"] = bool(apart <= allowed) and "stopped" not in record
 
 
 def _time(
+    workload: Workload,
     workers: dict[str, Worker],
     libraries: dict[str, dict[str, Any]],
     repeats: int,
     say: Callable[[str], None],
 ) -> None:
-    """A discarded round, then `repeats` interleaved ones, then one for memory."""
+    """A discarded round, then `repeats` interleaved ones, then one for memory.
+
+    Beyond the patience of a workload a peer, which compiles nothing there, has had its one call.
+    """
     warm = {}
     for name, worker in list(workers.items()):
+        if name != OURS and libraries[name]["first_call_seconds"] > workload.patience:
+            warm[name] = libraries[name]["first_call_seconds"]
+            continue
         with _reported(name, workers, libraries[name], say):
             warm[name] = worker.ask("call")
     ranked = [warm[name] for name in workers if name != OURS and libraries[name].get("agrees")]
     fastest = min(ranked, default=float("inf"))
     for name in workers:
         record = libraries[name]
-        in_rounds = record.get("agrees", False) and warm[name] <= max(SLOW * fastest, LONG)
+        in_rounds = record.get("agrees", False) and warm[name] <= min(
+            max(SLOW * fastest, LONG), workload.patience
+        )
         record["repeated"] = name == OURS or in_rounds
         record["seconds"] = [] if record["repeated"] else [warm[name]]
     for _ in range(repeats):
@@ -132,7 +145,8 @@ def _time(
                 with _reported(name, workers, libraries[name], say):
                     libraries[name]["seconds"].append(worker.ask("call"))
     for name, worker in list(workers.items()):
-        if libraries[name]["repeated"]:
+        # Loops over many fits have processes of their own, whose memory would not be counted.
+        if libraries[name]["repeated"] and workload.group != MANY:
             with _reported(name, workers, libraries[name], say):
                 libraries[name]["memory_multiple"] = worker.ask("memory")
 
@@ -167,6 +181,7 @@ def verdict(
         judged = times[peer] / ours if peer in times and ours is not None else None
     absent = peer is not None and "skipped" in libraries.get(peer, {"skipped": "not asked"})
     memory = libraries.get(OURS, {}).get("memory_multiple")
+    compiling = libraries.get(OURS, {}).get("compile_seconds")
     return {
         "fastest_peer": fastest,
         "ratio": ratio,
@@ -176,6 +191,8 @@ def verdict(
         "met": None if goal is None or absent else judged is not None and judged >= goal,
         "memory_goal": workload.memory_goal,
         "memory_met": at_most(memory, workload.memory_goal),
+        "compile_goal": workload.compile_goal,
+        "compile_met": at_most(compiling, workload.compile_goal),
     }
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -62,6 +63,7 @@ class Worker:
             stderr=self._errors,
             env=environment(dtype),
             cwd=ROOT,
+            start_new_session=True,  # with the processes that a library starts it is one group
         )
         try:
             self.about: dict[str, Any] = self.ask("prepare", (adapter, workload, dtype))
@@ -76,7 +78,7 @@ class Worker:
 
         def stop() -> None:
             late.set()
-            self._process.kill()
+            self._kill()
 
         timer = threading.Timer(self.limit, stop)
         timer.start()
@@ -100,13 +102,19 @@ class Worker:
     def close(self) -> None:
         """End the process."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.kill()
+        self._kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._errors):
             try:
                 pipe.close()
             except BrokenPipeError:  # what was left to flush has no reader
                 continue
+
+    def _kill(self) -> None:
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:  # all have ended
+            return
 
     def _last_error(self) -> str:
         self._errors.seek(0)

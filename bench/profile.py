@@ -21,7 +21,16 @@ import jaxem
 from bench import machine, records
 from bench.inputs import make_inputs
 from bench.peers.jaxem import chain_of, model_of
-from bench.workloads import DTYPES, MIXTURE_GROUP, SMOOTHING, VITERBI, WORKLOADS, Workload
+from bench.workloads import (
+    DTYPES,
+    LATTICES,
+    MANY,
+    MIXTURE_GROUP,
+    SMOOTHING,
+    VITERBI,
+    WORKLOADS,
+    Workload,
+)
 from jaxem.families import optional
 
 RESULTS = Path(__file__).parent / "results"
@@ -103,7 +112,7 @@ def profile(workload: Workload, dtype: str) -> dict[str, float]:
 def main() -> int:
     """Profile the workloads named, by default all of them, in both dtypes."""
     parser = argparse.ArgumentParser(prog="python -m bench.profile", description=main.__doc__)
-    by_name = {workload.name: workload for workload in WORKLOADS}
+    by_name = {one.name: one for one in WORKLOADS if one.group not in (*LATTICES, MANY)}
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD")
     chosen = parser.parse_args().workloads or list(by_name)
     if unknown := set(chosen) - set(by_name):

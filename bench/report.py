@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import records
-from bench.peers import LATTICE, MODELLING, OURS
-from bench.workloads import CTC, GROUPS, LATTICES, TRANSDUCER
+from bench.peers import LATTICE, LOOPS, MODELLING, OURS
+from bench.workloads import CTC, GROUPS, LATTICES, MANY, TRANSDUCER
 
 BEGIN, END = "<!-- results: made by bench.report -->", "<!-- end of results -->"
-MODELS = tuple(group for group in GROUPS if group not in LATTICES)
+MODELS = tuple(group for group in GROUPS if group not in (*LATTICES, MANY))
 
 
 def rewrite_readme(directory: Path, readme: Path) -> Path:
@@ -51,7 +51,13 @@ def tables(directory: Path) -> str:
             _entries(contents, (TRANSDUCER,)),
             LATTICE[TRANSDUCER],
         ),
-        _limits(_entries(contents, GROUPS)),
+        _comparison(
+            "Many fits in one call: milliseconds for all of them",
+            _entries(contents, (MANY,)),
+            LOOPS,
+        ),
+        _many(_entries(contents, (MANY,))),
+        _limits(_entries(contents, (*MODELS, *LATTICES))),
         _first_call(contents["first-call"]["entries"]),
         _growth(contents["growth"]["entries"]),
         _missing(contents["missing"]["entries"]),
@@ -137,6 +143,30 @@ def _limits(entries: list[Mapping[str, Any]]) -> str:
         )
     heads = ["workload", "dtype", "compile, s", "times the products alone", "goal", "met"]
     return _table("jaxem alone", [*heads, "peak memory / data", "goal", "met"], rows)
+
+
+def _many(entries: list[Mapping[str, Any]]) -> str:
+    rows = []
+    for entry in entries:
+        ours, peer = (
+            entry["libraries"].get(name, {}) for name in (OURS, entry["fastest_peer"] or "")
+        )
+        alike, regular = (peer.get(f"share_{share}") for share in ("alike", "regular"))
+        rows.append(
+            [
+                entry["workload"],
+                entry["dtype"],
+                _number(ours.get("mean_steps"), 1),
+                _number(peer.get("mean_steps"), 1),
+                _number(alike, 3),
+                _number(regular, 3),
+                _number(ours.get("compile_seconds"), 2),
+                _number(entry["compile_goal"]),
+                _met(entry["compile_met"]),
+            ]
+        )
+    heads = ["workload", "dtype", "steps a fit", "steps of the peer", "alike", "regular"]
+    return _table("Many fits: steps and compilation", [*heads, "compile, s", "goal", "met"], rows)
 
 
 def _first_call(entries: Mapping[str, Any]) -> str:

@@ -1,10 +1,12 @@
 """What is measured: the table of workloads and the goals set for them."""
 
+import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 DTYPES = ("float32", "float64")
 MIXTURE_GROUP, HMM_GROUP, SMOOTHING, VITERBI = "gmm", "hmm", "smoothing", "viterbi"
-CTC, TRANSDUCER = "ctc", "transducer"
+CTC, TRANSDUCER, MANY = "ctc", "transducer", "many"
 LATTICES = (CTC, TRANSDUCER)
 
 
@@ -12,8 +14,10 @@ LATTICES = (CTC, TRANSDUCER)
 class Workload:
     """One computation that every library is asked for, from the same numbers."""
 
-    group: str  # gmm, hmm, smoothing, viterbi, ctc or transducer
-    kind: str  # full or diagonal; gaussian or categorical; empty where emissions are given
+    group: str  # gmm, hmm, smoothing, viterbi, ctc, transducer or many
+    # full or diagonal; gaussian or categorical; empty where emissions are given; of many fits,
+    # what they are: data-sets, restarts, orders or hmm, all of Gaussians with full covariances
+    kind: str
     sequences: int  # B; 1 for a mixture
     rows: int  # N rows, or T steps of each sequence
     features: int  # D, or V symbols; of given emissions, the features they come from
@@ -23,16 +27,38 @@ class Workload:
     floor_goal: float | None = None  # most multiples of the machine's time for the products alone
     memory_goal: float | None = None  # most multiples of the data at the peak
     goal_peer: str | None = None  # whose ratio the goals are for; None: the fastest's
+    compile_goal: float | None = None  # most seconds for all programs
+    patience: float = math.inf  # seconds of a call beyond which a peer is timed by its first
+    fits: int = 1  # data sets, or restarts of each order
+    max_steps: int = 0  # of each of many fits
+    tol: float = 0.0  # nats of a data set at which each ends; 0: it takes all its steps
+    floor: float = 0.0  # least eigenvalue of a covariance, or what is added to its diagonal
 
     @property
     def name(self) -> str:
         """How the command line and the results call it."""
+        if self.group == MANY:
+            return self._name_of_many
         if self.group in LATTICES:
             return f"{self.group}-{self._sequences}-l{self.states}-v{self.features}"
         sizes = f"{self.rows}x{self.features}" if self.group == MIXTURE_GROUP else self._sequences
         tail = {"gaussian": f"-d{self.features}", "categorical": f"-v{self.features}"}
         parts = [self.group, self.kind, sizes, f"k{self.states}{tail.get(self.kind, '')}"]
         return "-".join(part for part in parts if part)
+
+    @property
+    def _name_of_many(self) -> str:
+        if self.kind == "orders":
+            return f"orders-1:{self.states}x{self.fits}-old-faithful"
+        if self.kind == "hmm":
+            return f"hmm-{self.fits}x{self._sequences}-k{self.states}-d{self.features}"
+        kind = "many" if self.kind == "data-sets" else self.kind
+        return f"{kind}-{self.fits}x{self.rows}x{self.features}-k{self.states}"
+
+    @property
+    def orders(self) -> tuple[int, ...]:
+        """The numbers of components, or states, that many fits have."""
+        return tuple(range(1, self.states + 1)) if self.kind == "orders" else (self.states,)
 
     @property
     def _sequences(self) -> str:
@@ -83,6 +109,15 @@ def _given(group: str, sequences: int, rows: int, states: int, *goals: float) ->
     return Workload(group, "", sequences, rows, 2, states, 1, (goals[0], goals[1]))
 
 
+def _many(
+    kind: str, fits: int, sizes: tuple[int, int, int, int], goals: tuple[float, float], **more: Any
+) -> Workload:
+    shared: dict[str, Any] = {"max_steps": 1000, "compile_goal": 20.0, "patience": 5.0}
+    return Workload(MANY, kind, *sizes, goals=goals, fits=fits, **shared | more)
+
+
+# Of fits to tolerance: what hmmlearn stops at by default, and what float32 tells apart here.
+TOL = 1e-2
 WORKLOADS = (
     _mixture("full", 100_000, 2, 8, 20, (20, 12)),
     _mixture("full", 100_000, 16, 16, 10, (7, 6.5)),
@@ -107,8 +142,12 @@ WORKLOADS = (
     _lattice(CTC, 16, 1000, 100, 1000),
     _lattice(TRANSDUCER, 8, 100, 20, 500),
     _lattice(TRANSDUCER, 16, 200, 40, 128),
+    _many("data-sets", 1000, (1, 500, 2, 3), (60, 20), max_steps=20),
+    _many("restarts", 200, (1, 2000, 4, 8), (10, 10), tol=TOL),
+    _many("orders", 20, (1, 272, 2, 10), (10, 10), tol=TOL, floor=1e-6),
+    _many("hmm", 100, (10, 500, 2, 4), (5, 5), tol=TOL),
 )
-GROUPS = (MIXTURE_GROUP, HMM_GROUP, SMOOTHING, VITERBI, *LATTICES)
+GROUPS = (MIXTURE_GROUP, HMM_GROUP, SMOOTHING, VITERBI, *LATTICES, MANY)
 
 ROWS_A_FEATURE = 4  # of each component, and as many for 16 features more: with fewer one collapses
 
@@ -117,6 +156,8 @@ def shrunk(workload: Workload, factor: int) -> Workload:
     """The same with about 1/factor of the data, and no goals: for trying, not for timing."""
     if workload.group in LATTICES:
         return _shrunk_lattice(workload, factor)
+    if workload.group == MANY:
+        return _shrunk_many(workload, factor)
     least = ROWS_A_FEATURE * workload.states * (workload.features + 16)
     total = max(workload.num_observations // factor, least)
     total = min(total, workload.num_observations)
@@ -137,3 +178,10 @@ def _shrunk_lattice(workload: Workload, factor: int) -> Workload:
     return replace(
         workload, sequences=sequences, rows=max(rows, 2 * labels), states=labels, goals=None
     )
+
+
+def _shrunk_many(workload: Workload, factor: int) -> Workload:
+    """Fewer fits, of fewer orders."""
+    states = max(2, workload.states // factor) if workload.kind == "orders" else workload.states
+    fits = max(2, workload.fits // factor)
+    return replace(workload, fits=fits, states=states, goals=None, compile_goal=None)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -308,6 +309,107 @@ def test_a_goal_that_speaks_of_one_peer_is_judged_by_that_one() -> None:
     absent = measure.verdict(workload, "float32", timed)
     assert absent["ratio"] == 4.0 and absent["met"] is None
     assert "goal 10 to torchaudio: not measured" in report.in_words(absent)
+
+
+def many_fits(kind: str, **sizes: Any) -> Any:
+    """A workload of two fits, or two of each of two orders."""
+    workloads = import_module("bench.workloads")
+    whole = next(one for one in workloads.WORKLOADS if (one.group, one.kind) == ("many", kind))
+    return replace(workloads.shrunk(whole, 1000), **sizes)
+
+
+@pytest.mark.parametrize("kind", ["data-sets", "orders"])
+def test_loops_over_fits_find_what_one_call_finds(kind: str, x64: None) -> None:
+    pytest.importorskip("sklearn")
+    inputs, agreement = import_module("bench.inputs"), import_module("bench.agreement_many")
+    workload = many_fits(kind)
+    given = inputs.make_inputs(workload, "float64")
+    ours, loop = (
+        import_module(f"bench.peers.{name}").prepare(workload, given, "float64")
+        for name in ("jaxem", "scikit_learn_joblib")
+    )
+    one, other = (run.answer(run.call()) for run in (ours, loop))
+    told = agreement.compare(workload, given, one, other)
+    assert told["difference"] <= agreement.tolerance(workload, "float64")
+    assert told["orders_compared"] == len(workload.orders) and told["share_alike"] == 1
+    assert "stopped" not in told and told["mean_steps"] == pytest.approx(
+        agreement.mean_steps(one), abs=2 * bool(workload.tol)
+    )
+    for fits, order in zip(one["orders"], workload.orders, strict=True):
+        assert fits["means"].shape == (workload.fits, order, workload.features)
+    wrong = {"orders": [fits | {"means": fits["means"] + 0.1} for fits in other["orders"]]}
+    apart = agreement.compare(workload, given, one, wrong)["difference"]
+    assert apart > agreement.tolerance(workload, "float64")
+    early = {"orders": [fits | {"steps": fits["steps"] - 1} for fits in other["orders"]]}
+    assert ("stopped" in agreement.compare(workload, given, one, early)) != bool(workload.tol)
+
+
+def test_fits_that_failed_or_collapsed_are_not_the_best() -> None:
+    inputs, agreement = import_module("bench.inputs"), import_module("bench.agreement_many")
+    workload = many_fits("orders", states=1)
+    given = inputs.make_inputs(workload, "float64")
+    covariance = np.cov(given.x.T, bias=True)
+    mean = given.x.mean(0)
+
+    def answer(*covariances: Any) -> dict[str, Any]:
+        return {
+            "orders": [
+                {
+                    "steps": np.ones(2),
+                    "weights": np.ones((2, 1)),
+                    "means": np.stack([mean[None]] * 2),
+                    "covariances": np.stack(covariances)[:, None],
+                }
+            ]
+        }
+
+    sound = answer(covariance, 1.1 * covariance)
+    failed = answer(covariance, np.nan * covariance)
+    told = agreement.compare(workload, given, sound, failed)
+    assert told["difference"] == 0 and told["share_regular"] == 0.5
+    collapsed = answer(np.eye(2) * workload.floor, np.eye(2) * workload.floor)
+    assert np.isnan(agreement.compare(workload, given, sound, collapsed)["difference"])
+
+
+def test_a_group_of_many_fits_is_measured_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("hmmlearn")
+    program = import_module("bench.__main__")
+    monkeypatch.setattr(program.machine, "describe", lambda: MACHINE)
+    name = "hmm-100x10x500-k4-d2"
+    options = ["--shrink", "1000", "--repeats", "1", "--dtype", "float32", "--out", str(tmp_path)]
+    assert program.main([name, *options]) == 0
+    entry = json.loads((tmp_path / "many.json").read_text())["entries"][f"{name} float32"]
+    ours, peer = (entry["libraries"][library] for library in ("jaxem", "hmmlearn-joblib"))
+    assert ours["agrees"] and peer["agrees"] and entry["fastest_peer"] == "hmmlearn-joblib"
+    assert "unsupported" in entry["libraries"]["scikit-learn-joblib"]
+    assert peer["computes_in"] == "float64" and ours["mean_steps"] > 2
+    table = (tmp_path / "table.md").read_text()
+    assert table.count(entry["workload"]) == 2  # beside the peers, and alone
+
+
+def test_what_a_library_started_ends_with_its_worker(add_adapter: Any) -> None:
+    processes = import_module("bench.processes")
+    source = """
+import subprocess
+def version(): return str(subprocess.Popen(["sleep", "60"]).pid)
+def computes_in(dtype): return dtype
+def supports(workload, dtype): return "it only starts a process"
+"""
+    adapter = add_adapter("fertile", source)
+    worker = processes.Worker(adapter, tiny_mixture(), "float32", 60.0)
+    if not Path("/proc/self/stat").exists():
+        worker.close()
+        pytest.skip("no /proc to look it up in")
+    state = Path(f"/proc/{worker.about['version']}/stat")
+    assert state.exists()
+    worker.close()
+    for _ in range(100):
+        if not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    raise AssertionError("it outlived the worker")
 
 
 def test_growth_tells_linear_from_more_than_linear() -> None:

@@ -13,20 +13,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bench.workloads import CTC, TRANSDUCER
+from bench.workloads import CTC, MANY, TRANSDUCER
 
 OURS = "jaxem"
 MODELLING = ("scikit-learn", "hmmlearn", "dynamax", "pomegranate", "gmmx")
 LATTICE = {CTC: ("torch", "optax"), TRANSDUCER: ("torchaudio", "autodiff-scan")}
+LOOPS = ("scikit-learn-joblib", "hmmlearn-joblib")
 ADAPTERS = {
     name: f"bench.peers.{name.replace('-', '_')}"
-    for name in (OURS, *MODELLING, *(name for names in LATTICE.values() for name in names))
+    for name in (OURS, *MODELLING, *(name for names in LATTICE.values() for name in names), *LOOPS)
 }
 
 
 def peers_of(group: str) -> tuple[str, ...]:
     """The libraries that are asked for the workloads of a group."""
-    return LATTICE.get(group, MODELLING)
+    return LOOPS if group == MANY else LATTICE.get(group, MODELLING)
 
 
 @dataclass(frozen=True)
@@ -34,5 +35,6 @@ class Run:
     """A computation that is ready to be timed."""
 
     call: Callable[[], Any]
-    # Linear parameters; or gamma [B, T, K]; or path [B, T]; or losses [B] and gradient as logits.
+    # Linear parameters; or gamma [B, T, K]; or path [B, T]; or losses [B] and gradient as logits;
+    # or "orders", of each the linear parameters and the number of steps of all fits, [M, ...].
     answer: Callable[[Any], dict[str, Any]]

@@ -10,9 +10,9 @@ import numpy as np
 
 import jaxem
 from bench.inputs import Inputs
-from bench.peers import Run
+from bench.peers import Run, jaxem_many
 from bench.peers.gradients import gradient_run
-from bench.workloads import CTC, LATTICES, MIXTURE_GROUP, SMOOTHING, VITERBI, Workload
+from bench.workloads import CTC, LATTICES, MANY, MIXTURE_GROUP, SMOOTHING, VITERBI, Workload
 
 
 def version() -> str:
@@ -31,7 +31,9 @@ def computes_in(dtype: str) -> str:
 
 
 def prepare(workload: Workload, inputs: Inputs, dtype: str) -> Run:
-    """`jaxem.fit`, or a compiled `chain.posterior` or `chain.viterbi`, or a loss's gradient."""
+    """`fit`, `fit_batch`, compiled `chain.posterior` or `chain.viterbi`, or a loss's gradient."""
+    if workload.group == MANY:
+        return jaxem_many.prepare(workload, inputs)
     if workload.group in LATTICES:
         losses = jaxem.ctc.loss if workload.group == CTC else jaxem.transducer.loss
         return gradient_run(losses, inputs.x, *inputs.targets.values())
