@@ -46,11 +46,11 @@ def starts(candidate: Candidate, keys: Array, data: Any, whole: Any, data_set: A
 
 
 def traced_starts(candidate: Candidate, keys: Array, data: Any, data_set: Any) -> Any:
-    """The models in one compiled call; None if the candidate looks at values."""
+    """The models in one compiled call; None if the candidate looks at values, or refuses."""
     try:
         return jax.device_get(_compiled(data, keys, data_set, candidate=candidate))
-    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
-        return None
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError, ValueError):
+        return None  # called with values, it says what is wrong, if anything is
 
 
 def shapes(model: Any) -> list[tuple[int, ...]]:
