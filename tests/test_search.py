@@ -204,12 +204,28 @@ def test_folds_part_what_counts_and_nothing_else():
     np.testing.assert_array_equal(left_out.sample_weight.reshape(2, 3, 11).sum(1), weight)
 
 
+def test_a_data_set_is_parted_as_it_is_alone():
+    """Its lots depended on the number of rows of the largest data set."""
+    weight = (np.arange(11) < np.array([7, 9, 11])[:, None]).astype(float)
+    _, left_out = criteria.folds(KEY, jaxem.Samples(np.zeros((3, 11)), weight), 3)
+    _, alone = criteria.folds(KEY, jaxem.Samples(np.zeros((2, 9)), weight[:2, :9]), 3)
+    np.testing.assert_array_equal(left_out.sample_weight[:6, :9], alone.sample_weight)
+
+
+def test_cross_validation_parts_the_data_alike_for_all_candidates():
+    def same(key: Any, data: Any) -> Any:
+        return jaxem.Mixture(jaxem.Categorical(np.zeros(2)), jaxem.Poisson(np.log([1.0, 6.0])))
+
+    cv = search(COUNTS, {"one": same, "other": same}, criterion="cv", restarts=1).cv
+    assert cv[0, 0] == cv[0, 1]
+
+
 def test_cross_validation_is_the_likelihood_of_what_was_left_out(x64):
     result = search(COUNTS, [ONE, TWO], criterion="cv", folds=4)
     assert result.cv.shape == (1, 2) and result.ranking()[0] == 1
     data = jaxem.Samples(COUNTS[None])
     for candidate, start in enumerate((ONE, TWO)):
-        parts, left_out = criteria.folds(jax.random.fold_in(KEY, candidate), data, 4)
+        parts, left_out = criteria.folds(KEY, data, 4)
         total = 0.0
         for fold in range(4):
             rest, tested = (COUNTS[part.sample_weight[fold] > 0] for part in (parts, left_out))
@@ -229,9 +245,7 @@ def test_cross_validation_leaves_out_whole_sequences(x64):
     data = [rng.poisson(4.0, size) for size in (8, 5, 9, 7)]
     result = search(data, Start(hmm, jaxem.Poisson, 1), criterion="cv", folds=2, restarts=1)
     parts, _ = criteria.folds(
-        jax.random.fold_in(KEY, 0),
-        jaxem.Sequences(np.zeros((1, 4, 9)), np.array([[8, 5, 9, 7]])),
-        2,
+        KEY, jaxem.Sequences(np.zeros((1, 4, 9)), np.array([[8, 5, 9, 7]])), 2
     )
     total = 0.0
     for kept in parts.sample_weight > 0:
@@ -331,3 +345,13 @@ def test_candidates_have_names_of_their_own():
     from jaxem.many.search import _named
 
     assert list(_named(ways)) == named
+
+
+def test_a_candidate_named_like_a_nameless_one_does_not_replace_it():
+    from jaxem.many.search import _named
+
+    def number_one(key: Any, data: Any) -> Any:
+        return ONE(key, data)
+
+    number_one.__name__ = "candidate 1"
+    assert len(_named([number_one, partial(random_rows, num_components=1), number_one])) == 3

@@ -12,6 +12,7 @@ from jaxem.data import Samples, Sequences
 
 LOWEST = ("aic", "bic", "icl")  # of these the smallest is best ...
 HIGHEST = ("log_likelihood", "cv")  # ... and of these the largest
+DEALING = 2**32 - 1  # of the key that deals out rows: a number no candidate has
 
 
 def check_criterion(criterion: Any) -> None:
@@ -46,7 +47,8 @@ def folds(key: Array, data: Any, number: int) -> tuple[Any, Any]:
     """Stacked data [S] as [S · number] parts to fit to, and those left out of each.
 
     Rows (or sequences) that count are dealt out at random, in equal parts; a part is all data of
-    its set, with weight 0 for the others.
+    its set, with weight 0 for the others.  How a set is parted depends on no other set, nor on its
+    padding.
 
     Raises:
         ValueError: a data set with fewer rows, or sequences, than folds; data of another kind.
@@ -66,7 +68,12 @@ def folds(key: Array, data: Any, number: int) -> tuple[Any, Any]:
             f"{number} folds need {number} {what} or more; data set {np.argmin(enough)} "
             f"(counted from 0) has {counts.sum(1)[np.argmin(enough)]}."
         )
-    order = np.asarray(jax.random.uniform(key, (sets, units)))
+    dealing = jax.random.fold_in(key, DEALING)
+
+    def lots(index: Any) -> Array:
+        return jax.random.uniform(jax.random.fold_in(dealing, index), (units,))
+
+    order = np.asarray(jax.vmap(lots)(np.arange(sets)))
     rank = np.argsort(np.argsort(np.where(counts, order, np.inf), 1), 1)
     left_out = (rank % number)[:, None] == np.arange(number)[:, None]
 

@@ -1,5 +1,6 @@
 """Restarts, model orders, families and data sets, in one call."""
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -58,7 +59,7 @@ def search(
         criterion: "bic", "aic", "icl", "log_likelihood" or "cv", by which `SearchResult.best`
             decides; the first four can be asked of any result.  "cv" is the log-likelihood of what
             is left out, the rows (or sequences) in turn in `folds` parts, under the best restart on
-            the rest.
+            the rest; the parts are the same for all candidates.
         folds: parts for "cv".
         prior: as for `fit`, for all.
         tol: as for `fit`.
@@ -180,8 +181,10 @@ def _named(candidates: Any) -> dict[str, Candidate]:
         named = {}
         for index, candidate in enumerate(several):
             name = getattr(candidate, "name", None) or getattr(candidate, "__name__", "<lambda>")
-            plain = name == "<lambda>" or name in named
-            named[f"candidate {index}" if plain else str(name)] = candidate
+            numbered = (f"candidate {number}" for number in itertools.count(index))
+            proper = () if name == "<lambda>" else (str(name),)
+            free = next(one for one in itertools.chain(proper, numbered) if one not in named)
+            named[free] = candidate
     if not named:
         raise ValueError("there is no candidate to fit.")
     for name, candidate in named.items():
@@ -248,7 +251,7 @@ def _cross_validated(
     task: _Task, index: int, stack: Any, fits: Callable[..., Any], memory: int | None
 ) -> np.ndarray:
     """The log-likelihood of what is left out under the best restart on the rest, summed; [S]."""
-    parts, left_out = criteria.folds(jax.random.fold_in(task.key, index), stack, task.folds)
+    parts, left_out = criteria.folds(task.key, stack, task.folds)
     number = len(task) * task.folds
     data_set = np.repeat(np.arange(number), task.restarts)
     result, _ = fits(None, task.keys(index, number), Batch(parts), parts, data_set)()
