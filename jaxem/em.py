@@ -209,11 +209,11 @@ def fit(
 
 
 def check_options(tol: Any, max_steps: int) -> None:
-    """Raise a ValueError when the tolerance or the number of steps is negative."""
-    if max_steps < 0:
-        raise ValueError(f"max_steps must be 0 or more, got {max_steps}.")
-    if not is_traced(tol) and not tol >= 0:
-        raise ValueError(f"tol must be 0 or more, got {tol}.")
+    """Raise a ValueError when the tolerance or the number of steps is none."""
+    if max_steps < 0 or int(max_steps) != max_steps:
+        raise ValueError(f"max_steps must be a whole number, 0 or more, got {max_steps}.")
+    if not is_traced(tol) and not (np.ndim(tol) == 0 and tol >= 0):
+        raise ValueError(f"tol must be a number, 0 or more, got {tol}.")
 
 
 def result_of(state: State, trace: Array, num_parameters: Array) -> EMResult:

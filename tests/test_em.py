@@ -289,9 +289,9 @@ def test_a_fit_inside_a_program_is_the_fit_outside():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tol": -1.0}, "tol must be 0 or more, got -1.0"),
-        ({"tol": np.nan}, "tol must be 0 or more, got nan"),
-        ({"max_steps": -1}, "max_steps must be 0 or more, got -1"),
+        ({"tol": -1.0}, "tol must be a number, 0 or more, got -1.0"),
+        ({"tol": np.nan}, "tol must be a number, 0 or more, got nan"),
+        ({"max_steps": -1}, "max_steps must be a whole number, 0 or more, got -1"),
         ({"frozen": "weight"}, "names no part .* its parts are .*weights"),
         ({"frozen": ("weights", "components.mean")}, "'components.mean' names no part"),
         ({"prior": jaxem.Prior(weights=-0.5)}, "Prior.weights must not be negative"),

@@ -281,7 +281,7 @@ def test_a_chunk_keeps_to_its_memory(monkeypatch):
     models, limit = counts_mixtures(), 20_000
     fit_batch(models, COUNTS, memory=limit)
     assert used[0] * chunks.num_workers() > limit >= used[-1] * chunks.num_workers()
-    with pytest.raises(ValueError, match="one member takes about .* more than memory=100"):
+    with pytest.raises(ValueError, match="one member on each of .* more than memory=100"):
         fit_batch(models, COUNTS, memory=100)
 
 
@@ -326,6 +326,9 @@ def test_jit_goes_through(x64):
         ({"data": jaxem.Batch([COUNTS]), "data_set": np.arange(7)}, "no such data set: 1 at row 1"),
         ({"data": jaxem.Batch([COUNTS]), "data_set": np.zeros(7)}, "7 integers"),
         ({"data": jaxem.Batch([])}, "no data set"),
+        ({"data": jaxem.Batch(iter([COUNTS]))}, "not an iterator"),
+        ({"max_steps": 2.5}, "whole number"),
+        ({"tol": np.ones(7)}, "tol must be a number"),
         ({"data": jaxem.Batch(COUNTS)}, "axis of data sets"),
         ({"data": jaxem.Batch([COUNTS] * 6 + [COUNTS - 3.0])}, "data set 6 .*row"),
         ({"models": counts_mixture(1.0, 2.0)}, None),

@@ -46,10 +46,14 @@ def ranking(result: SearchResult, covariances: Sequence[str | None], folds: int)
     count = [f"{df[c, best[c]]:.0f}" for c in order]
     after = {"found": [str(n) for n in result.found()[0][order]], "ended": ends}
     text = [_title(result, restarts, folds)]
-    for decimals in (2, 1, 0):
+    dispensable = [name for name in ("icl", "aic", "bic") if name != result.criterion]
+    shapes = [(decimals, ()) for decimals in (2, 1, 0)]
+    shapes += [(0, tuple(dispensable[: number + 1])) for number in range(len(dispensable))]
+    rows: list[str] = []
+    for decimals, left_out in shapes:
         columns = before.copy()
         for name, header in CRITERIA.items():
-            if name == "cv" and result.cv is None:
+            if name in left_out or (name == "cv" and result.cv is None):
                 continue
             columns[header] = [_number(x, decimals) for x in result.scores(name)[0][order]]
             if name == "log_likelihood":
@@ -69,7 +73,7 @@ def ranking(result: SearchResult, covariances: Sequence[str | None], folds: int)
 def _title(result: SearchResult, restarts: int, folds: int) -> str:
     how = {
         "log_likelihood": "log-likelihood",
-        "cv": f"the log-likelihood of what was left out, {folds} folds",
+        "cv": f"{folds}-fold cross-validation",
     }.get(result.criterion, result.criterion.upper())
     starts = f", the best of {restarts} restarts each" if restarts > 1 else ""
     return f"candidates by {how}{starts}"

@@ -1,5 +1,6 @@
 """Several data sets, of one size or of many, as one."""
 
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
 
@@ -35,6 +36,8 @@ class Batch:
         """How many data sets."""
         if isinstance(self.data, (list, tuple)):
             return len(self.data)
+        if isinstance(self.data, Iterator):
+            raise ValueError("Batch takes a list of data sets, not an iterator: put list() around.")
         return len(jax.tree.leaves(self.data)[0])
 
     def __getitem__(self, index: int) -> Any:

@@ -40,9 +40,9 @@ class Program:
 OPTIONS = {"xla_cpu_multi_thread_eigen": False}
 
 
-def compiler_options() -> dict[str, Any]:
-    """How a chunk's program is compiled."""
-    return OPTIONS if is_cpu() and num_workers() > 1 else {}
+def compiler_options(number: int, size: "Size") -> dict[str, Any]:
+    """How the program of chunks of this size is compiled, for so many members."""
+    return OPTIONS if is_cpu() and num_workers() > 1 and size.members < number else {}
 
 
 def num_workers() -> int:
@@ -100,7 +100,8 @@ def fitting(
             return Program(size, run)
         if size.members == 1:
             raise ValueError(
-                f"one member takes about {used} bytes with its data, more than memory={limit}."
+                f"one member on each of {num_workers()} cores takes about {used} bytes in all, "
+                f"more than memory={limit}."
             )
         members = max(min(int(size.members * limit / used), size.members - 1), 1)
         size = Size(members, max(min(int(size.lanes * limit / used), members), 1))

@@ -47,8 +47,9 @@ def fit_batch(
         max_steps: as for `fit`.
         frozen: as for `fit`.
         accelerate: as for `fit`.
-        memory: bytes that a chunk's program may take, its data and results included; None: what
-            suits a CPU's caches, or most of an accelerator's memory.
+        memory: bytes that the chunks at work, one on each core of a CPU, may take together, data
+            and results included; None: what suits a CPU's caches, or most of an accelerator's
+            memory.
         progress: called after every chunk with (members done, M, best objective so far); ignored
             when traced.
 

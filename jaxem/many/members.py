@@ -86,7 +86,7 @@ def fit_members(
         lowered = _fit_chunk.lower(
             _cut(whole, 0, size.members), prior, limit, num_lanes=size.lanes, options=options
         )
-        return lowered.compile(compiler_options=compiler_options())
+        return lowered.compile(compiler_options=compiler_options(number, size))
 
     find = with_this_width(lambda: fitting(compiled, number, memory, progress is not None))
     program = find if ahead is None else ahead.submit(find).result

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -88,9 +88,10 @@ def search(
     em.check_options(tol, max_steps)
     for name, number in (("restarts", restarts), ("folds", folds)):
         least = 1 if name == "restarts" else 2
-        if number < least:
-            raise ValueError(f"{name} must be {least} or more, got {number}.")
+        if number < least or int(number) != number:
+            raise ValueError(f"{name} must be a whole number, {least} or more, got {number}.")
     named = _named(candidates)
+    restarts, folds = int(restarts), int(folds)
     task = _Task(key, data, restarts, folds if criterion == "cv" else 0)
     prior = em.Prior() if prior is None else prior
     asked = (frozen,) if isinstance(frozen, str) else tuple(frozen)
@@ -190,6 +191,8 @@ def _named(candidates: Any) -> dict[str, Candidate]:
     for name, candidate in named.items():
         if not callable(candidate):
             raise ValueError(f"{name} is no function (key, data) -> model, but {candidate!r}.")
+        if not isinstance(candidate, Hashable):
+            raise ValueError(f"{name} must be hashable, as functions are; freeze its dataclass.")
     return named
 
 
@@ -218,6 +221,8 @@ def _begin(
         member = candidate(keys[0], data[0] if several else data)
     else:
         member = jax.tree.map(lambda leaf: leaf[0], models)
+    if not hasattr(member, "e_step"):
+        raise ValueError(f"candidate {index} (from 0) made no model to fit, but {member!r}.")
     whole = stacked(member, data) if several else member.validate(data)
     data_set = np.repeat(np.arange(sets), restarts) if several else None
     check_accelerate(options.accelerate, member)
