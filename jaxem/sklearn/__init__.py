@@ -8,6 +8,10 @@ except ModuleNotFoundError as error:
     ) from error
 
 from jaxem.sklearn.bernoulli_mixture import BernoulliMixture as BernoulliMixture
+from jaxem.sklearn.categorical_hmm import CategoricalHMM as CategoricalHMM
 from jaxem.sklearn.categorical_mixture import CategoricalMixture as CategoricalMixture
+from jaxem.sklearn.gaussian_hmm import GaussianHMM as GaussianHMM
 from jaxem.sklearn.gaussian_mixture import GaussianMixture as GaussianMixture
+from jaxem.sklearn.gmm_hmm import GMMHMM as GMMHMM
+from jaxem.sklearn.poisson_hmm import PoissonHMM as PoissonHMM
 from jaxem.sklearn.poisson_mixture import PoissonMixture as PoissonMixture

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxem import em, parameters
-from jaxem.families import MixtureFamily
 from jaxem.families.moments import GaussianStats, shift
 from jaxem.hmm import HMM, HMMStats
-from jaxem.mixture import Mixture, MixtureStats
+from jaxem.mixture import MixtureStats
 from jaxem.pytree import pytree
 
 ADDED = ("prior", "reg_covar")  # parts that no M-step moves

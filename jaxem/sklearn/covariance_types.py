@@ -116,7 +116,10 @@ def weighted_moments(
     weights = np.where(counts > 0, counts, len(x)).astype(x.dtype)
     means = shares.T @ x / weights[:, None]
     scatter = np.stack(
-        [_scatter(x - mean, share, covariance_type) for mean, share in zip(means, shares.T)]
+        [
+            _scatter(x - mean, share, covariance_type)
+            for mean, share in zip(means, shares.T, strict=True)
+        ]
     )
     if covariance_type == "tied":
         own = counts > 0

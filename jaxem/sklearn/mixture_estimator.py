@@ -22,7 +22,7 @@ from jaxem.families import Categorical
 from jaxem.mixture import Mixture
 from jaxem.sklearn import rows
 from jaxem.sklearn.added import Added
-from jaxem.sklearn.buckets import ROWS, bucket, padded_samples
+from jaxem.sklearn.buckets import padded_samples
 from jaxem.sklearn.precision import DTYPES, computing_in
 from jaxem.sklearn.starts import Fitted, fit_best
 from jaxem.sklearn.verbose import report_mixture

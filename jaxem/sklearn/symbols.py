@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.exceptions import DataConversionWarning
-from sklearn.utils.validation import check_non_negative
+
+from jaxem.data import refuse
 
 
 def whole(x: np.ndarray, estimator: Any) -> np.ndarray:
@@ -16,7 +17,8 @@ def whole(x: np.ndarray, estimator: Any) -> np.ndarray:
     Raises:
         ValueError: a negative number.
     """
-    check_non_negative(np.nan_to_num(x), f"{type(estimator).__name__}")
+    what = f"Negative values in data passed to X in {type(estimator).__name__}"
+    refuse(x < 0, x, what, "what is counted begins with 0.")
     lowered = np.floor(x)
     if np.any((lowered != x) & ~np.isnan(x)):
         warnings.warn(
