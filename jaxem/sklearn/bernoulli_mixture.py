@@ -12,6 +12,7 @@ from jaxem.families import Bernoulli
 from jaxem.sklearn import rows
 from jaxem.sklearn.mixture_estimator import MixtureEstimator
 from jaxem.sklearn.precision import DTYPES
+from jaxem.sklearn.tables import log_of
 
 
 class BernoulliMixture(MixtureEstimator):
@@ -128,5 +129,4 @@ class BernoulliMixture(MixtureEstimator):
 
 
 def _coins(probs: np.ndarray) -> Bernoulli:
-    with np.errstate(divide="ignore"):
-        return Bernoulli(np.log(probs) - np.log1p(-probs))
+    return Bernoulli(log_of(probs) - log_of(1 - probs))

@@ -6,7 +6,8 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from jaxem.sklearn import steps, symbols
-from jaxem.sklearn.hmm_estimator import HMMEstimator, num_free, tables
+from jaxem.sklearn.hmm_estimator import HMMEstimator
+from jaxem.sklearn.tables import num_free, probs_of, table_of
 
 
 class CategoricalHMM(HMMEstimator):
@@ -116,11 +117,10 @@ class CategoricalHMM(HMMEstimator):
 
     def _emission(self, num_rows: int) -> Any:
         probs = np.asarray(self.emissionprob_)
-        return tables(probs[:, None] if probs.ndim == 2 else probs, probs.dtype)
+        return table_of(probs[:, None] if probs.ndim == 2 else probs, probs.dtype)
 
     def _publish(self, emission: Any) -> None:
-        probs = np.exp(np.asarray(emission.logits))
-        probs = probs / probs.sum(-1, keepdims=True)
+        probs = probs_of(emission)
         self.emissionprob_ = probs[:, 0] if probs.shape[1] == 1 else probs
 
     def _emission_prior(self) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array
 
 from jaxem import em
-from jaxem.families import Categorical
 from jaxem.sklearn import rows, symbols
 from jaxem.sklearn.mixture_estimator import MixtureEstimator
 from jaxem.sklearn.precision import DTYPES
+from jaxem.sklearn.tables import num_free, probs_of, table_of
 
 
 class CategoricalMixture(MixtureEstimator):
@@ -115,21 +115,20 @@ class CategoricalMixture(MixtureEstimator):
     def _start(self, x: np.ndarray, share: np.ndarray | None) -> tuple[Any, Any]:
         counts = None if share is None else share.sum(0)
         if self.probs_init is not None or share is None:
-            return counts, _tables(np.asarray(self.probs_init, x.dtype))
-        return counts, _tables(symbols.shares_of(x, share, self.n_categories_))
+            return counts, table_of(self.probs_init, x.dtype)
+        return counts, table_of(symbols.shares_of(x, share, self.n_categories_), x.dtype)
 
     def _added(self) -> tuple[em.Prior, float]:
         return em.Prior(symbols=self.alpha, floor=0.0), 0.0
 
     def _publish(self, family: Any) -> None:
-        self.probs_ = np.exp(np.asarray(family.logits))
-        self.probs_ /= self.probs_.sum(-1, keepdims=True)
+        self.probs_ = probs_of(family)
 
     def _family(self, num_rows: int) -> Any:
-        return _tables(np.asarray(self.probs_))
+        return table_of(self.probs_, self.probs_.dtype)
 
     def _num_member_parameters(self) -> int:
-        return int(np.sum(self.probs_ > 0) - np.prod(self.probs_.shape[:2]))
+        return num_free(self.probs_)
 
     def _draw(self, member: int, number: int, random: Any) -> np.ndarray:
         edges = np.cumsum(self.probs_[member], -1)[:, None, :-1]
@@ -140,8 +139,3 @@ class CategoricalMixture(MixtureEstimator):
         tags.input_tags.positive_only = True
         tags.input_tags.categorical = True
         return tags
-
-
-def _tables(probs: np.ndarray) -> Categorical:
-    with np.errstate(divide="ignore"):
-        return Categorical(np.log(probs))

@@ -3,10 +3,9 @@
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.cluster import KMeans
 from sklearn.utils._param_validation import StrOptions
 
-from jaxem.sklearn import covariance_types as types, steps
+from jaxem.sklearn import covariance_types as types, rows, steps
 from jaxem.sklearn.hmm_estimator import HMMEstimator
 
 COVARIANCE_TYPES = tuple(types.FAMILIES)
@@ -161,8 +160,7 @@ class GaussianHMM(HMMEstimator):
         self, letter: str, x: np.ndarray, weight: np.ndarray | None, seed: Any
     ) -> np.ndarray:
         if letter == "m":
-            clusters = KMeans(self.n_components, random_state=seed, n_init=10)
-            return clusters.fit(x, sample_weight=weight).cluster_centers_
+            return rows.clusters_of(x, self.n_components, weight, seed, 10).cluster_centers_
         return covariance_start(x, weight, self.min_covar, self.covariance_type, self.n_components)
 
     def _check_emission(self, x: np.ndarray | None) -> None:

@@ -4,14 +4,14 @@ from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.cluster import KMeans
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from jaxem.families import MixtureFamily
-from jaxem.sklearn import covariance_types as types, steps
+from jaxem.sklearn import covariance_types as types, rows, steps
 from jaxem.sklearn.gaussian_hmm import COVARIANCE_TYPES, covariance_start, is_covariance
-from jaxem.sklearn.hmm_estimator import HMMEstimator, num_free, tables
+from jaxem.sklearn.hmm_estimator import HMMEstimator
+from jaxem.sklearn.tables import num_free, probs_of, table_of
 
 
 class GMMHMM(HMMEstimator):
@@ -149,15 +149,14 @@ class GMMHMM(HMMEstimator):
         return start.reshape(self._covars_shape(x.shape[1]))
 
     def _initial_means(self, x: np.ndarray, weight: np.ndarray | None, seed: Any) -> np.ndarray:
-        clusters = KMeans(self.n_components, random_state=seed, n_init=10)
-        labels = clusters.fit(x, sample_weight=weight).labels_
+        clusters = rows.clusters_of(x, self.n_components, weight, seed, 10)
         means = []
         for label in range(self.n_components):
-            own = labels == label
+            own = clusters.labels_ == label
             if own.sum() >= self.n_mix:
-                inner = KMeans(self.n_mix, random_state=seed, n_init=10)
-                inner.fit(x[own], sample_weight=None if weight is None else weight[own])
-                means.append(inner.cluster_centers_)
+                inner = None if weight is None else weight[own]
+                found = rows.clusters_of(x[own], self.n_mix, inner, seed, 10)
+                means.append(found.cluster_centers_)
             else:
                 spread = covariance_start(x, weight, self.min_covar, "tied", 1)
                 center = clusters.cluster_centers_.mean(0)
@@ -213,7 +212,7 @@ class GMMHMM(HMMEstimator):
         covars = covars.reshape(types.shape_of(self._kind, states * mix, size))
         factor = types.factor_of(self._kind, covars)
         inner = types.family_of(self._kind, means.reshape(-1, size), factor, num_rows)
-        return MixtureFamily(tables(self.weights_, means.dtype), inner)
+        return MixtureFamily(table_of(self.weights_, means.dtype), inner)
 
     def _publish(self, emission: Any) -> None:
         states, mix = self.n_components, self.n_mix
@@ -223,8 +222,7 @@ class GMMHMM(HMMEstimator):
         if self.covariance_type == "tied":
             covars = covars[::mix]
         self.covars_ = covars.reshape(self._covars_shape(self.means_.shape[2]))
-        weights = np.exp(np.asarray(emission.weights.logits))
-        self.weights_ = weights / weights.sum(-1, keepdims=True)
+        self.weights_ = probs_of(emission.weights)
 
     def _emission_prior(self) -> dict[str, Any]:
         states, mix, size = np.shape(self.means_)

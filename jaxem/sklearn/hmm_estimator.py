@@ -20,7 +20,6 @@ from sklearn.utils.validation import check_is_fitted
 from jaxem import chain, em
 from jaxem.comparison import certify
 from jaxem.data import Sequences
-from jaxem.families import Categorical
 from jaxem.forecast import states_ahead
 from jaxem.hmm import HMM
 from jaxem.sklearn import rows, steps
@@ -29,6 +28,7 @@ from jaxem.sklearn.buckets import padded_sequences
 from jaxem.sklearn.monitor import ConvergenceMonitor
 from jaxem.sklearn.precision import computing_in
 from jaxem.sklearn.starts import fit_best
+from jaxem.sklearn.tables import num_free, probs_of, table_of
 from jaxem.sklearn.verbose import report_hmm
 from jaxem.stationary import Stationary
 
@@ -145,7 +145,7 @@ class HMMEstimator(BaseEstimator, ABC):
                     self._warn_of_few(x)
                     prior = self._prior()
                     prior = em.Prior(*(np.asarray(part, x.dtype) for part in vars(prior).values()))
-                nothing = np.zeros((), x.dtype)
+                nothing: Any = np.zeros((), x.dtype)
                 starts.append(Added(self._model(len(x), x.dtype), prior, nothing, self._tied))
             sequences = padded_sequences(x, lengths, weight, observed)
             fitted = fit_best(
@@ -155,8 +155,8 @@ class HMMEstimator(BaseEstimator, ABC):
                 max_steps=self.n_iter,
                 frozen=self._held,
             )
-        self.startprob_ = _probs(fitted.model.initial)
-        self.transmat_ = _probs(fitted.model.transition)
+        self.startprob_ = probs_of(fitted.model.initial)
+        self.transmat_ = probs_of(fitted.model.transition)
         self._publish(fitted.model.emission)
         self.monitor_ = ConvergenceMonitor(self.tol, self.n_iter, bool(self.verbose))
         self.monitor_.history.extend(fitted.trace.tolist())
@@ -232,7 +232,7 @@ class HMMEstimator(BaseEstimator, ABC):
 
     def _model(self, num_rows: int, dtype: Any) -> HMM:
         """The HMM that the attributes hold, for data of so many rows."""
-        start, moves = (tables(part, dtype) for part in (self.startprob_, self.transmat_))
+        start, moves = (table_of(part, dtype) for part in (self.startprob_, self.transmat_))
         return HMM(start, moves, self._emission(num_rows))
 
     def _ready(self, X: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray, Sequences]:
@@ -348,12 +348,12 @@ class HMMEstimator(BaseEstimator, ABC):
         check_is_fitted(self, "transmat_")
         dtype = np.asarray(self.transmat_).dtype
         with computing_in(dtype):
-            return np.exp(np.asarray(Stationary().log_probs(tables(self.transmat_, dtype))))
+            return np.exp(np.asarray(Stationary().log_probs(table_of(self.transmat_, dtype))))
 
     def _num_parameters(self) -> int:
         """Free parameters, zeros in the tables left out."""
-        tables_of = sum(num_free(table) for table in (self.startprob_, self.transmat_))
-        return tables_of + self._num_emission_parameters()
+        chain_only = num_free(self.startprob_) + num_free(self.transmat_)
+        return chain_only + self._num_emission_parameters()
 
     def aic(self, X: Any, lengths: Any = None) -> float:
         """Akaike's criterion, −2ℓ + 2p: smaller is better."""
@@ -376,9 +376,6 @@ class HMMEstimator(BaseEstimator, ABC):
         cut = jax.tree.map(lambda leaf: leaf[: len(lengths)], sequences)
         observed = None if cut.observed is None else cut.observed[:, :lasts]
         cut = replace(cut, values=cut.values[:, :lasts], observed=observed)
-        held = tuple(
-            part for letter, (_, part) in self._letters.items() if letter not in self.params
-        )
         with computing_in(x.dtype):
             return certify(
                 self._model(len(x), x.dtype), cut, prior=self._prior(), frozen=self._held
@@ -388,23 +385,6 @@ class HMMEstimator(BaseEstimator, ABC):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = self.missing == "marginalize"
         return tags
-
-
-def tables(probs: Any, dtype: Any) -> Categorical:
-    """Probabilities as a table; those that are 0 stay so."""
-    with np.errstate(divide="ignore"):
-        return Categorical(np.log(np.asarray(probs, dtype)))
-
-
-def num_free(probs: Any) -> int:
-    """Free parameters of a table of probabilities: possible entries less one a row."""
-    possible = np.asarray(probs) > 0
-    return int(np.sum(possible) - np.sum(np.any(possible, -1)))
-
-
-def _probs(table: Categorical) -> np.ndarray:
-    probs = np.exp(np.asarray(table.logits))
-    return probs / probs.sum(-1, keepdims=True)
 
 
 @jax.jit

@@ -18,13 +18,13 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from jaxem import em
 from jaxem.comparison import certify
-from jaxem.families import Categorical
 from jaxem.mixture import Mixture
 from jaxem.sklearn import rows
 from jaxem.sklearn.added import Added
 from jaxem.sklearn.buckets import padded_samples
 from jaxem.sklearn.precision import DTYPES, computing_in
 from jaxem.sklearn.starts import Fitted, fit_best
+from jaxem.sklearn.tables import probs_of, table_of
 from jaxem.sklearn.verbose import report_mixture
 
 NOT_CONVERGED = (
@@ -139,8 +139,7 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):
         self._check_fitted(fitted)
         if not fitted.converged and self.max_iter > 0:
             warnings.warn(NOT_CONVERGED, ConvergenceWarning, stacklevel=2)
-        weights = np.exp(np.asarray(fitted.model.weights.logits))
-        self.weights_ = (weights / weights.sum()).astype(x.dtype)
+        self.weights_ = probs_of(fitted.model.weights)
         self._publish(fitted.model.components)
         self.converged_ = fitted.converged and self.max_iter > 0
         self.n_iter_ = fitted.num_steps
@@ -196,7 +195,8 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):
     def _with_additions(self, start: Mixture, dtype: Any) -> Added:
         prior, reg_covar = self._added()
         prior = em.Prior(*(np.asarray(value, dtype) for value in vars(prior).values()))
-        return Added(start, prior, np.asarray(reg_covar, dtype))
+        amount: Any = np.asarray(reg_covar, dtype)
+        return Added(start, prior, amount)
 
     def _model(self, num_rows: int) -> Mixture:
         """The mixture that the attributes hold, for data of so many rows."""
@@ -289,5 +289,4 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):
 def _mixture(weights: Any, family: Any, dtype: Any) -> Mixture:
     """A mixture whose weights are in proportion to these; a weight of 0 stays 0."""
     weights = np.asarray(weights, dtype)
-    with np.errstate(divide="ignore"):
-        return Mixture(Categorical(np.log(weights / weights.sum())), family)
+    return Mixture(table_of(weights / weights.sum(), dtype), family)

@@ -8,6 +8,7 @@ from sklearn.utils import check_random_state
 from jaxem.families import Poisson
 from jaxem.sklearn import steps, symbols
 from jaxem.sklearn.hmm_estimator import HMMEstimator
+from jaxem.sklearn.tables import log_of
 
 
 class PoissonHMM(HMMEstimator):
@@ -107,8 +108,7 @@ class PoissonHMM(HMMEstimator):
             raise ValueError("lambdas_ must not be negative")
 
     def _emission(self, num_rows: int) -> Any:
-        with np.errstate(divide="ignore"):
-            return Poisson(np.log(np.asarray(self.lambdas_)))
+        return Poisson(log_of(self.lambdas_))
 
     def _publish(self, emission: Any) -> None:
         self.lambdas_ = np.exp(np.asarray(emission.log_rate))

@@ -10,6 +10,7 @@ from jaxem.families import Poisson
 from jaxem.sklearn import rows, symbols
 from jaxem.sklearn.mixture_estimator import MixtureEstimator
 from jaxem.sklearn.precision import DTYPES
+from jaxem.sklearn.tables import log_of
 
 
 class PoissonMixture(MixtureEstimator):
@@ -90,14 +91,14 @@ class PoissonMixture(MixtureEstimator):
     def _start(self, x: np.ndarray, share: np.ndarray | None) -> tuple[Any, Any]:
         counts = None if share is None else share.sum(0)
         if self.lambdas_init is not None or share is None or counts is None:
-            return counts, _rates(np.asarray(self.lambdas_init, x.dtype))
-        return counts, _rates((share.T @ x + x.mean(0)) / (counts + 1)[:, None])
+            return counts, Poisson(log_of(np.asarray(self.lambdas_init, x.dtype)))
+        return counts, Poisson(log_of((share.T @ x + x.mean(0)) / (counts + 1)[:, None]))
 
     def _publish(self, family: Any) -> None:
         self.lambdas_ = np.exp(np.asarray(family.log_rate))
 
     def _family(self, num_rows: int) -> Any:
-        return _rates(np.asarray(self.lambdas_))
+        return Poisson(log_of(np.asarray(self.lambdas_)))
 
     def _num_member_parameters(self) -> int:
         return int(np.sum(self.lambdas_ > 0))
@@ -111,8 +112,3 @@ class PoissonMixture(MixtureEstimator):
         tags.input_tags.positive_only = True
         tags.input_tags.categorical = True  # whole numbers
         return tags
-
-
-def _rates(rates: np.ndarray) -> Poisson:
-    with np.errstate(divide="ignore"):
-        return Poisson(np.log(rates))

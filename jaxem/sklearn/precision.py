@@ -4,9 +4,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
+import jax.experimental
 import numpy as np
 
-DTYPES = [np.double, np.single]  # the first is what anything else becomes
+DTYPES: Any = [np.double, np.single]  # the first is what anything else becomes
 
 
 def computing_in(dtype: Any) -> AbstractContextManager:
@@ -15,5 +16,5 @@ def computing_in(dtype: Any) -> AbstractContextManager:
         return nullcontext()
     enable = getattr(jax, "enable_x64", None)
     if enable is None:  # its place has moved between releases
-        from jax.experimental import enable_x64 as enable
+        enable = vars(jax.experimental)["enable_x64"]
     return enable(True)

@@ -17,11 +17,10 @@ def check_rows(estimator: Any, x: Any, *, reset: bool, least: int = 1) -> np.nda
     Raises:
         ValueError: as scikit-learn's `validate_data` does.
     """
-    finite: Any = "allow-nan" if estimator.missing == "marginalize" else True
-    options = {"ensure_min_samples": least} if reset else {}
-    return validate_data(
-        estimator, x, dtype=DTYPES, reset=reset, ensure_all_finite=finite, **options
-    )
+    options: Any = {"ensure_min_samples": least} if reset else {}
+    options["ensure_all_finite"] = "allow-nan" if estimator.missing == "marginalize" else True
+    checked: Any = validate_data(estimator, x, dtype=DTYPES, reset=reset, **options)
+    return checked
 
 
 def check_weight(weight: Any, x: np.ndarray) -> np.ndarray | None:
@@ -81,8 +80,7 @@ def responsibilities(
     share = np.zeros((len(x), num_components), x.dtype)
     member = np.arange(num_components)
     if how == "kmeans":
-        clusters = KMeans(num_components, n_init=1, random_state=random)
-        share[np.arange(len(x)), clusters.fit(x, sample_weight=weight).labels_] = 1
+        share[np.arange(len(x)), clusters_of(x, num_components, weight, random, 1).labels_] = 1
     elif how == "random":
         share = random.uniform(size=share.shape).astype(x.dtype)
         share /= share.sum(1, keepdims=True)
@@ -93,3 +91,9 @@ def responsibilities(
         _, seeds = kmeans_plusplus(x, num_components, sample_weight=weight, random_state=random)
         share[seeds, member] = 1
     return share if weight is None else share * weight[:, None]
+
+
+def clusters_of(x: np.ndarray, number: int, weight: Any, random: Any, starts: int) -> Any:
+    """scikit-learn's k-means of the rows."""
+    options: Any = {"n_init": starts, "random_state": random}
+    return KMeans(number, **options).fit(x, sample_weight=weight)
