@@ -5,17 +5,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import first_call, growth, machine, measure, missing, records, report
+from bench import estimators, first_call, growth, machine, measure, missing, records, report
 from bench.peers import ADAPTERS, OURS, peers_of
 from bench.processes import WorkerFailed
 from bench.workloads import DTYPES, GROUPS, WORKLOADS, Workload, shrunk
 
 RESULTS = Path(__file__).parent / "results"
 FIRST_CALL, GROWTH, MISSING = "first-call", "growth", "missing"
+ESTIMATORS = "estimators"
 MEMBERS: dict[str, tuple[str, ...]] = {
     group: tuple(workload.name for workload in WORKLOADS if workload.group == group)
     for group in GROUPS
-} | {FIRST_CALL: first_call.NAMES, GROWTH: growth.NAMES, MISSING: missing.NAMES}
+} | {
+    FIRST_CALL: first_call.NAMES,
+    GROWTH: growth.NAMES,
+    MISSING: missing.NAMES,
+    ESTIMATORS: estimators.NAMES,
+}
 LEAST_REPEATS = 5  # of results that are kept
 
 
@@ -73,6 +79,9 @@ def _measure(group: str, name: str, options: Any, run: str, about: dict[str, Any
         elif group == MISSING:
             entry = missing.measure(name, dtype, repeats=options.repeats, factor=options.shrink)
             say(f"  {entry['ratio']:.2f} times the complete step")
+        elif group == ESTIMATORS:
+            entry = estimators.measure(name, dtype, repeats=options.repeats, factor=options.shrink)
+            say(f"  {entry['ratio']:.2f} times as fast as scikit-learn's")
         else:
             workload = next(one for one in WORKLOADS if one.name == name)
             asked = shrunk(workload, options.shrink) if options.shrink > 1 else workload

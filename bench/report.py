@@ -32,7 +32,7 @@ def tables(directory: Path) -> str:
     """All tables as Markdown, and what they were measured on."""
     contents = {
         group: records.read(directory, group)
-        for group in (*GROUPS, "first-call", "growth", "missing")
+        for group in (*GROUPS, "first-call", "growth", "missing", "estimators")
     }
     parts = [
         _machines(contents),
@@ -55,6 +55,7 @@ def tables(directory: Path) -> str:
         _first_call(contents["first-call"]["entries"]),
         _growth(contents["growth"]["entries"]),
         _missing(contents["missing"]["entries"]),
+        _estimators(contents["estimators"]["entries"]),
     ]
     return "\n".join(part for part in parts if part) or "Nothing has been measured yet.\n"
 
@@ -193,6 +194,32 @@ def _missing(entries: Mapping[str, Any]) -> str:
     ]
     heads = ["workload", "dtype", "missing", "patterns", "complete, ms", "incomplete, ms"]
     return _table("Missing entries: an EM step", [*heads, "times", "at most", "met"], rows)
+
+
+def _estimators(entries: Mapping[str, Any]) -> str:
+    rows = []
+    for entry in entries.values():
+        ours, theirs = entry["libraries"]["jaxem"], entry["libraries"]["scikit-learn"]
+        rows.append(
+            [
+                entry["series"],
+                entry["dtype"],
+                _number(ours["fits"]),
+                _number(ours["seconds"], 2),
+                _number(theirs["seconds"], 2),
+                _number(entry["ratio"], 2),
+                _number(ours["first_search"], 2),
+                _number(ours["first_fit"], 2),
+                _number(entry["goal"]),
+                _met(entry["met"]),
+            ]
+        )
+    heads = ["search", "dtype", "fits", "jaxem, s", "scikit-learn, s", "ratio"]
+    return _table(
+        "GridSearchCV over mixtures",
+        [*heads, "the first search, s", "its first fit, s", "at most", "met"],
+        rows,
+    )
 
 
 def _machines(contents: Mapping[str, Any]) -> str:

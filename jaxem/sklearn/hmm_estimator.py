@@ -309,17 +309,9 @@ class HMMEstimator(BaseEstimator, ABC):
             return float(np.sum(each[: len(sizes)])), steps.as_rows(states, sizes).astype(int)
         (smoothed, emission), sizes = self._ask(X, lengths, _pointwise)
         states = np.argmax(steps.as_rows(smoothed, sizes), 1)
-        return self._log_joint(states, steps.as_rows(emission, sizes), sizes), states
-
-    def _log_joint(self, states: np.ndarray, emission: np.ndarray, lengths: np.ndarray) -> float:
-        """log p(x, z) of given states, summed over sequences."""
-        first = np.zeros(len(states), bool)
-        first[(np.cumsum(lengths) - lengths)[lengths > 0]] = True
-        with np.errstate(divide="ignore"):
-            start, moves = np.log(self.startprob_), np.log(self.transmat_)
-        before = np.concatenate([states[:1], states[:-1]])
-        move = np.where(first, start[states], moves[before, states])
-        return float(np.sum(move + emission[np.arange(len(states)), states]))
+        log_emission = steps.as_rows(emission, sizes)[np.arange(len(states)), states]
+        chain_only = steps.log_prob_of_path(self.startprob_, self.transmat_, states, sizes)
+        return float(np.sum(chain_only + log_emission)), states
 
     def predict(self, X: Any, lengths: Any = None) -> np.ndarray:
         """States [N] as `decode` finds them."""

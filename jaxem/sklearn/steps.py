@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxem.sklearn.tables import log_of
+
 
 def check_lengths(lengths: Any, num_rows: int) -> np.ndarray:
     """Lengths [B] of the sequences, which may be 0; None for one sequence of all rows.
@@ -77,3 +79,13 @@ def spread_over(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
                 value.reshape(*value.shape, *[1] * (len(shape) - value.ndim)), shape
             )
         raise ValueError(f"{name} must broadcast to {shape}, got {value.shape}.") from None
+
+
+def log_prob_of_path(
+    startprob: Any, transmat: Any, states: np.ndarray, lengths: np.ndarray
+) -> np.ndarray:
+    """log p(z_t | z_{t-1}) of every row [N], log p(z_1) of the first of each sequence."""
+    first = np.zeros(len(states), bool)
+    first[(np.cumsum(lengths) - lengths)[lengths > 0]] = True
+    before = np.concatenate([states[:1], states[:-1]])
+    return np.where(first, log_of(startprob)[states], log_of(transmat)[before, states])
