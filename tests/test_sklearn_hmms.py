@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from jaxem.sklearn import GMMHMM, CategoricalHMM, GaussianHMM, PoissonHMM
 
+MANY = 200  # steps: few numbers of them, since each compiles
 TYPES = ("full", "tied", "diag", "spherical")
 PATH = np.repeat([0, 1, 2, 0, 2, 1], 25)
 CENTERS = np.array([[0.0, 0.0], [3.0, 1.0], [-2.0, 4.0]])
@@ -69,11 +70,11 @@ def quiet() -> Any:
 
 
 def begun(cls: Any, x: np.ndarray, lengths: Any, **options: Any) -> Any:
-    """A model that has a start, of which a spherical one is ours."""
+    """A model that has taken a step from its own start, and takes more from there."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = cls(3, random_state=0, n_iter=0, **options).fit(x, lengths)
-    return model.set_params(init_params="", n_iter=1, tol=0.0)
+        model = cls(3, random_state=0, n_iter=1, **options).fit(x, lengths)
+    return model.set_params(init_params="", tol=0.0)
 
 
 def theirs_of(model: Any) -> Any:
@@ -141,8 +142,8 @@ def test_the_same_seed_gives_hmmlearns_fit(cls: Any) -> None:
 @EACH
 def test_the_answers_about_sequences_are_hmmlearns(cls: Any) -> None:
     x = DATA[cls]
-    model = begun(cls, x, LENGTHS).set_params(n_iter=200, tol=1e-6).fit(x, LENGTHS)
-    assert model.monitor_.converged and model.monitor_.iter < 200
+    model = begun(cls, x, LENGTHS).set_params(n_iter=MANY, tol=1e-6).fit(x, LENGTHS)
+    assert model.monitor_.converged and model.monitor_.iter < MANY
     theirs = theirs_of(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # 0 log 0 there
@@ -176,9 +177,13 @@ def test_a_mixture_in_each_state_climbs_to_hmmlearns_fixed_point(kind: str) -> N
     model = begun(GMMHMM, X, LENGTHS, n_mix=2, covariance_type=kind)
     if kind == "spherical":
         model.set_params(covars_prior=-2.0)  # D = M: nothing is pretended
-    model.set_params(n_iter=2000, tol=1e-9).fit(X, LENGTHS)
-    assert model.monitor_.converged
-    assert np.all(np.diff(model.monitor_.history) > -1e-8)
+    model.set_params(n_iter=MANY, tol=1e-9)
+    history = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for _ in range(10):
+            history.extend(model.fit(X, LENGTHS).monitor_.history)
+    assert model.monitor_.converged and np.all(np.diff(history) > -1e-8)
     theirs = theirs_of(model.set_params(n_iter=1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -249,7 +254,7 @@ def test_a_state_that_cannot_be_reached_keeps_what_it_has() -> None:
     model.startprob_ = np.array([0.5, 0.5, 0.0])
     model.transmat_ = np.array([[0.6, 0.4, 0.0], [0.3, 0.7, 0.0], [0.2, 0.3, 0.5]])
     kept, mean = model.transmat_[2].copy(), model.means_[2].copy()
-    model.set_params(n_iter=100).fit(X, LENGTHS)
+    model.set_params(n_iter=MANY, tol=1e-6).fit(X, LENGTHS)
     np.testing.assert_allclose(model.transmat_[2], kept)
     np.testing.assert_allclose(model.means_[2], mean)
     assert np.isfinite(model.score(X, LENGTHS)) and model.startprob_[2] == 0
@@ -287,7 +292,7 @@ def test_symbols_that_cannot_be_are_refused_by_name(x: Any, message: str) -> Non
 
 def test_several_columns_of_symbols_are_independent_given_the_state() -> None:
     x = np.concatenate([SYMBOLS, SYMBOLS[::-1]], 1)
-    model = CategoricalHMM(2, random_state=0, n_iter=200).fit(x, LENGTHS)
+    model = CategoricalHMM(2, random_state=0, n_iter=MANY).fit(x, LENGTHS)
     assert model.emissionprob_.shape == (2, 2, 4)
     assert model.monitor_.converged and np.all(np.diff(model.monitor_.history) > -1e-9)
     assert model.sample(5)[0].shape == (5, 2)
@@ -297,7 +302,7 @@ def test_several_columns_of_symbols_are_independent_given_the_state() -> None:
 def test_covariances_keep_their_shape(kind: str) -> None:
     model = begun(GaussianHMM, X, LENGTHS, covariance_type=kind)
     for _ in range(2):
-        model.set_params(n_iter=300).fit(X, LENGTHS)
+        model.set_params(n_iter=MANY, tol=1e-6).fit(X, LENGTHS)
         assert model.covars_.shape == (3, 2, 2)
         np.testing.assert_allclose(model.covars_, np.swapaxes(model.covars_, 1, 2))
         before = model.covars_.copy()
@@ -350,11 +355,12 @@ def test_zeros_stay_zero(cls: Any) -> None:
     model.startprob_ = np.array([1.0, 0.0, 0.0])
     model.transmat_ = np.array([[0.9, 0.1, 0.0], [0.0, 0.9, 0.1], [0.1, 0.0, 0.9]])
     where = model.transmat_ == 0
-    model.set_params(n_iter=200).fit(DATA[cls], LENGTHS)
+    model.set_params(n_iter=MANY, tol=1e-6).fit(DATA[cls], LENGTHS)
     np.testing.assert_array_equal(model.transmat_ == 0, where)
     assert model.startprob_.tolist() == [1, 0, 0]
 
 
+@pytest.mark.slow
 @EACH
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_letters_say_what_is_fitted(cls: Any) -> None:
@@ -378,11 +384,9 @@ def test_letters_say_what_is_fitted(cls: Any) -> None:
 def test_a_weight_is_how_often_a_sequence_counts(cls: Any) -> None:
     x = DATA[cls]
     parts = np.split(x, np.cumsum(LENGTHS)[:-1])
-    options: Any = {"n_iter": 5, "tol": 0.0}
     with pytest.warns(ConvergenceWarning):
-        weighted = begun(cls, x, LENGTHS).set_params(**options)
-        weighted.fit(x, LENGTHS, sample_weight=[2, 0, 1])
-        repeated = begun(cls, x, LENGTHS).set_params(**options)
+        weighted = begun(cls, x, LENGTHS).fit(x, LENGTHS, sample_weight=[2, 0, 1])
+        repeated = begun(cls, x, LENGTHS)
         repeated.fit(np.concatenate([parts[0], parts[0], parts[2]]), [70, 70, 30])
     assert apart(weighted, repeated) < 1e-9
     with pytest.raises(ValueError, match=r"sample_weight must be \[3\]"):
@@ -402,7 +406,7 @@ def test_missing_entries_are_marginalised(cls: Any) -> None:
     np.testing.assert_allclose(
         filtered[22], filtered[19] @ np.linalg.matrix_power(model.transmat_, 3)
     )
-    model.set_params(n_iter=200).fit(hidden, LENGTHS)
+    model.set_params(n_iter=MANY, tol=1e-6).fit(hidden, LENGTHS)
     assert model.monitor_.converged and np.all(np.diff(model.monitor_.history) > -1e-8)
 
 
@@ -433,7 +437,7 @@ def test_steps_that_run_out_are_no_convergence() -> None:
 
 
 def test_the_best_of_several_starts_is_kept() -> None:
-    options: Any = {"n_iter": 500, "tol": 1e-6, "random_state": 3}
+    options: Any = {"n_iter": MANY, "tol": 1e-3, "random_state": 3}
     one = CategoricalHMM(3, **options).fit(SYMBOLS, LENGTHS)
     several = CategoricalHMM(3, n_init=4, **options).fit(SYMBOLS, LENGTHS)
     again = CategoricalHMM(3, n_init=4, **options).fit(SYMBOLS, LENGTHS)
@@ -445,7 +449,7 @@ def test_the_best_of_several_starts_is_kept() -> None:
 @EACH
 def test_what_is_fitted_is_certified(cls: Any) -> None:
     options: Any = {"covars_prior": 0.0} if cls is GaussianHMM else {}
-    model = begun(cls, DATA[cls], LENGTHS, **options).set_params(n_iter=20)
+    model = begun(cls, DATA[cls], LENGTHS, **options)
     with pytest.warns(ConvergenceWarning):
         model.fit(DATA[cls], LENGTHS)
     certificate = model.certify(DATA[cls], LENGTHS)
@@ -470,7 +474,7 @@ def test_the_dtype_follows_the_data() -> None:
 def test_it_works_in_a_pipeline_a_search_a_clone_and_a_pickle() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(X, columns=["left", "right"])
-    pipeline = make_pipeline(StandardScaler(), GaussianHMM(random_state=0, n_iter=50))
+    pipeline = make_pipeline(StandardScaler(), GaussianHMM(random_state=0, n_iter=MANY))
     pipeline.set_output(transform="pandas")
     search = GridSearchCV(pipeline, {"gaussianhmm__n_components": [1, 3]}, cv=KFold(2)).fit(frame)
     assert search.best_params_ == {"gaussianhmm__n_components": 3}
@@ -484,7 +488,7 @@ def test_it_works_in_a_pipeline_a_search_a_clone_and_a_pickle() -> None:
 
 def test_verbose_shows_the_steps_and_logs_say_what_is_overwritten(capsys: Any, caplog: Any) -> None:
     logging.disable(logging.NOTSET)
-    model = GaussianHMM(2, random_state=0, n_iter=100, verbose=True).fit(X[:6])
+    model = GaussianHMM(2, random_state=0, n_iter=MANY, verbose=True).fit(X[:6])
     assert len(capsys.readouterr().err.splitlines()) == model.monitor_.iter + 1
     assert "with only 12 data points" in caplog.text
     model.fit(X)
