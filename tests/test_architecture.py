@@ -158,7 +158,7 @@ def test_a_public_name_without_a_docstring_is_noticed() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_product_states_its_precision(path: Path) -> None:
     """TF32 and bfloat16 defaults break log-densities by whole nats."""
-    if part(path) in {"plots", "cli"}:  # NumPy, and nothing that is fitted
+    if part(path) in {"plots", "cli", "sklearn"}:  # NumPy, and nothing that is fitted
         return
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in {

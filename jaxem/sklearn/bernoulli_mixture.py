@@ -27,6 +27,7 @@ class BernoulliMixture(MixtureEstimator):
             are zeros and ones.
         alpha: pretend ones and zeros of every component and feature, which keep probabilities off 0
             and 1; 0 for maximum likelihood.
+            Their log-probability is part of `lower_bound_`.
         probs_init: [K, D], where probabilities start; a 0 or a 1 stays.
 
     Attributes:

@@ -26,6 +26,7 @@ class CategoricalMixture(MixtureEstimator):
             `fit`.  Others are refused.
         alpha: pretend counts of every symbol of every component and column, without which a symbol
             that a component never showed has probability 0; 0 for maximum likelihood.
+            Their log-probability is part of `lower_bound_`.
         probs_init: [K, D, V], where probabilities start; a 0 stays.
 
     Attributes:

@@ -85,14 +85,22 @@ def covariances_of(covariance_type: str, factor: np.ndarray) -> np.ndarray:
 
 
 def precision_factor_of(covariance_type: str, factor: np.ndarray) -> np.ndarray:
-    """The upper triangular U with Σ⁻¹ = U Uᵀ, of a factor of Σ, or that factor of such a U.
+    """The upper triangular U with Σ⁻¹ = U Uᵀ, of a lower triangular factor of Σ."""
+    if covariance_type in ("diag", "spherical"):
+        return 1 / factor
+    return np.triu(_inverse_transposed(factor))
 
-    Each is the inverse of the other, transposed.
-    """
-    if covariance_type in ("full", "tied"):
-        identity = np.broadcast_to(np.eye(factor.shape[-1], dtype=factor.dtype), factor.shape)
-        return np.swapaxes(np.linalg.solve(factor, identity), -1, -2)
-    return 1 / factor
+
+def factor_of_precision_factor(covariance_type: str, upper: np.ndarray) -> np.ndarray:
+    """The inverse of `precision_factor_of`."""
+    if covariance_type in ("diag", "spherical"):
+        return 1 / upper
+    return np.tril(_inverse_transposed(upper))
+
+
+def _inverse_transposed(factor: np.ndarray) -> np.ndarray:
+    identity = np.broadcast_to(np.eye(factor.shape[-1], dtype=factor.dtype), factor.shape)
+    return np.swapaxes(np.linalg.solve(factor, identity), -1, -2)
 
 
 def factor_of_precisions(covariance_type: str, precisions: np.ndarray) -> np.ndarray:
@@ -101,7 +109,7 @@ def factor_of_precisions(covariance_type: str, precisions: np.ndarray) -> np.nda
         return 1 / np.sqrt(precisions)
     # Backwards, the lower triangular factor of a matrix is the upper triangular one.
     backwards = np.linalg.cholesky(precisions[..., ::-1, ::-1])[..., ::-1, ::-1]
-    return precision_factor_of(covariance_type, backwards)
+    return factor_of_precision_factor(covariance_type, backwards)
 
 
 def weighted_moments(

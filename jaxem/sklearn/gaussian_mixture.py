@@ -191,7 +191,7 @@ class GaussianMixture(MixtureEstimator):
         self.precisions_ = types.covariances_of(self.covariance_type, self.precisions_cholesky_)
 
     def _family(self, num_rows: int) -> Any:
-        factor = types.precision_factor_of(
+        factor = types.factor_of_precision_factor(
             self.covariance_type, np.asarray(self.precisions_cholesky_)
         )
         return types.family_of(self.covariance_type, np.asarray(self.means_), factor, num_rows)

@@ -5,7 +5,6 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -17,14 +16,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from jaxem import chain, em
+from jaxem import em
 from jaxem.comparison import certify
 from jaxem.data import Sequences
-from jaxem.forecast import states_ahead
 from jaxem.hmm import HMM
-from jaxem.sklearn import rows, steps
+from jaxem.sklearn import questions, rows, steps
 from jaxem.sklearn.added import Added
 from jaxem.sklearn.buckets import padded_sequences
+from jaxem.sklearn.haste import answer, is_small
 from jaxem.sklearn.monitor import ConvergenceMonitor
 from jaxem.sklearn.precision import computing_in
 from jaxem.sklearn.starts import fit_best
@@ -154,6 +153,7 @@ class HMMEstimator(BaseEstimator, ABC):
                 tol=max(float(self.tol), 0.0),
                 max_steps=self.n_iter,
                 frozen=self._held,
+                small=self._is_small(x),
             )
         self.startprob_ = probs_of(fitted.model.initial)
         self.transmat_ = probs_of(fitted.model.transition)
@@ -247,11 +247,15 @@ class HMMEstimator(BaseEstimator, ABC):
         x, lengths, sequences = self._ready(X, lengths)
         with computing_in(x.dtype):
             model = em.cast(self._model(len(x), x.dtype), x.dtype)
-            return jax.tree.map(np.asarray, question(model, model.validate(sequences))), lengths
+            found = answer(question, self._is_small(x), model, model.validate(sequences))
+            return jax.tree.map(np.asarray, found), lengths
+
+    def _is_small(self, x: np.ndarray) -> bool:
+        return is_small(len(x), self.n_components * getattr(self, "n_mix", 1), x.shape[1])
 
     def score(self, X: Any, lengths: Any = None) -> float:
         """Σ log p(x) over sequences: the total, where scikit-learn's mixtures have a mean."""
-        each, lengths = self._ask(X, lengths, lambda model, data: model.log_likelihoods(data))
+        each, lengths = self._ask(X, lengths, HMM.log_likelihoods)
         return float(np.sum(each[: len(lengths)]))
 
     def score_samples(self, X: Any, lengths: Any = None) -> tuple[float, np.ndarray]:
@@ -259,7 +263,7 @@ class HMMEstimator(BaseEstimator, ABC):
 
         Posteriors are 0 throughout an impossible sequence.
         """
-        (each, smoothed), lengths = self._ask(X, lengths, _smoothed)
+        (each, smoothed), lengths = self._ask(X, lengths, questions.smoothed)
         return float(np.sum(each[: len(lengths)])), steps.as_rows(smoothed, lengths)
 
     def predict_proba(self, X: Any, lengths: Any = None) -> np.ndarray:
@@ -268,7 +272,7 @@ class HMMEstimator(BaseEstimator, ABC):
 
     def filter(self, X: Any, lengths: Any = None) -> np.ndarray:
         """Probabilities [N, K] of the states given what came up to each step."""
-        found, lengths = self._ask(X, lengths, lambda model, data: model.filter(data).filtered)
+        found, lengths = self._ask(X, lengths, questions.filtered)
         return steps.as_rows(found, lengths)
 
     def forecast(
@@ -284,8 +288,7 @@ class HMMEstimator(BaseEstimator, ABC):
         """
         if n_steps < 1:
             raise ValueError(f"n_steps must be 1 or more, got {n_steps}.")
-        ahead = partial(states_ahead, steps=int(n_steps))
-        found, sizes = self._ask(X, lengths, ahead)
+        found, sizes = self._ask(X, lengths, questions.ahead(int(n_steps)))
         states = found[: len(sizes)] if lengths is not None else found[0]
         return states, np.tensordot(states, self._expected(), 1)
 
@@ -305,9 +308,9 @@ class HMMEstimator(BaseEstimator, ABC):
         if algorithm not in DECODERS:
             raise ValueError(f"Unknown decoder {algorithm!r}")
         if algorithm == "viterbi":
-            (each, states), sizes = self._ask(X, lengths, lambda model, data: model.viterbi(data))
+            (each, states), sizes = self._ask(X, lengths, HMM.viterbi)
             return float(np.sum(each[: len(sizes)])), steps.as_rows(states, sizes).astype(int)
-        (smoothed, emission), sizes = self._ask(X, lengths, _pointwise)
+        (smoothed, emission), sizes = self._ask(X, lengths, questions.pointwise)
         states = np.argmax(steps.as_rows(smoothed, sizes), 1)
         log_emission = steps.as_rows(emission, sizes)[np.arange(len(states)), states]
         chain_only = steps.log_prob_of_path(self.startprob_, self.transmat_, states, sizes)
@@ -377,22 +380,3 @@ class HMMEstimator(BaseEstimator, ABC):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = self.missing == "marginalize"
         return tags
-
-
-@jax.jit
-def _smoothed(model: HMM, data: Sequences) -> Any:
-    """Log-likelihoods [B] and posteriors [B, T, K]."""
-    prepared = model.prepare(data)
-    log_z, counts = chain.posterior(
-        model.potentials(prepared), prepared.lengths, method=model.method
-    )
-    return log_z, counts.emission
-
-
-@jax.jit
-def _pointwise(model: HMM, data: Sequences) -> Any:
-    """Posteriors and log-densities [B, T, K] of the states."""
-    prepared = model.prepare(data)
-    potentials = model.potentials(prepared)
-    _, counts = chain.posterior(potentials, prepared.lengths, method=model.method)
-    return counts.emission, potentials.emission

@@ -22,6 +22,7 @@ from jaxem.mixture import Mixture
 from jaxem.sklearn import rows
 from jaxem.sklearn.added import Added
 from jaxem.sklearn.buckets import padded_samples
+from jaxem.sklearn.haste import answer, is_small
 from jaxem.sklearn.precision import DTYPES, computing_in
 from jaxem.sklearn.starts import Fitted, fit_best
 from jaxem.sklearn.tables import probs_of, table_of
@@ -134,7 +135,12 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):
             samples = padded_samples(x, weight, rows.observed_of(x))
             added = [self._with_additions(start, x.dtype) for start in starts]
             fitted = fit_best(
-                added, samples, tol=self.tol * total, max_steps=self.max_iter, frozen=frozen
+                added,
+                samples,
+                tol=self.tol * total,
+                max_steps=self.max_iter,
+                frozen=frozen,
+                small=is_small(len(x), self.n_components, x.shape[1]),
             )
         self._check_fitted(fitted)
         if not fitted.converged and self.max_iter > 0:
@@ -208,8 +214,10 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):
         x = self._convert(rows.check_rows(self, X, reset=False))
         with computing_in(x.dtype):
             samples = replace(padded_samples(x, None, rows.observed_of(x)), sample_weight=None)
-            answer = question(self._model(len(x)), samples)
-            return np.asarray(answer)[: len(x)]
+            model = em.cast(self._model(len(x)), x.dtype)
+            small = is_small(len(x), self.n_components, x.shape[1])
+            found = answer(question, small, model, model.validate(samples))
+            return np.asarray(found)[: len(x)]
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Fit, and the most probable component of every row under the fitted parameters."""
@@ -221,11 +229,11 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Posterior probabilities [N, K] of the components; 0 throughout an impossible row."""
-        return self._ask(X, lambda model, data: model.responsibilities(data))
+        return self._ask(X, Mixture.responsibilities)
 
     def score_samples(self, X: Any) -> np.ndarray:
         """log p(x) [N] of every row; of what is observed of it where entries are missing."""
-        return self._ask(X, lambda model, data: model.log_prob(data))
+        return self._ask(X, Mixture.log_prob)
 
     def score(self, X: Any, y: Any = None) -> float:
         """The mean over rows of log p(x)."""

@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 
-from jaxem import em
+from jaxem import em, parameters
+from jaxem.sklearn import haste
 from jaxem.sklearn.added import ADDED, Added
+
+NOTHING = em.Prior(floor=0.0)  # what is added to statistics is part of the starts
 
 
 @dataclass(frozen=True)
@@ -24,16 +29,23 @@ class Fitted:
 
 
 def fit_best(
-    starts: Sequence[Added], data: Any, *, tol: float, max_steps: int, frozen: Sequence[str] = ()
+    starts: Sequence[Added],
+    data: Any,
+    *,
+    tol: float,
+    max_steps: int,
+    frozen: Sequence[str] = (),
+    small: bool = False,
 ) -> Fitted:
     """The fit that ends highest, of those from these starts.
 
-    `frozen` names parts of the model inside.  Under additions that are no prior a step may lose a
-    little at the end: where it loses no more than the tolerance that is convergence too, as it is
-    to scikit-learn.
+    A `small` problem is compiled hastily.  `frozen` names parts of the model inside.  Under
+    additions that are no prior a step may lose a little at the end: where it loses no more than the
+    tolerance that is convergence too, as it is to scikit-learn.
     """
     names = (*ADDED, *(f"model.{name}" for name in frozen))
-    results = _fit_starts(starts, data, tol=tol, max_steps=max_steps, frozen=names)
+    fit = _fit_small_starts if small else _fit_starts
+    results = fit(starts, data, tol=tol, max_steps=max_steps, frozen=names)
     objective = np.asarray(results.log_likelihood + results.log_prior)
     best = int(np.argmax(np.where(np.isnan(objective), -np.inf, objective)))
     result: em.EMResult = jax.tree.map(lambda leaf: np.asarray(leaf)[best], results)
@@ -52,6 +64,24 @@ def fit_best(
 
 def _fit_starts(starts: Sequence[Added], data: Any, **options: Any) -> em.EMResult:
     """The fits from all starts, with a leading axis."""
-    prior = em.Prior(floor=0.0)
-    results = [em.fit(start, data, prior=prior, **options) for start in starts]
+    results = [em.fit(start, data, prior=NOTHING, **options) for start in starts]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *results)
+
+
+def _fit_small_starts(
+    starts: Sequence[Added], data: Any, *, tol: float, max_steps: int, frozen: parameters.Names
+) -> em.EMResult:
+    """The same in one program, preparation and all."""
+    data = starts[0].validate(data)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *starts)
+    return _fit_each(stacked, data, tol, max_steps=max_steps, frozen=frozen)
+
+
+@partial(jax.jit, static_argnames=("max_steps", "frozen"), compiler_options=haste.FAST)
+def _fit_each(
+    starts: Added, data: Any, tol: Any, max_steps: int, frozen: parameters.Names
+) -> em.EMResult:
+    def fit(start: Added) -> em.EMResult:
+        return em.fit(start, data, prior=NOTHING, tol=tol, max_steps=max_steps, frozen=frozen)
+
+    return lax.map(fit, starts)
