@@ -328,6 +328,7 @@ def test_a_second_fit_of_the_same_shape_compiles_nothing() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_search_is_timed_beside_scikit_learns() -> None:
     estimators = import_module("bench.estimators")
     told = estimators.measure("search-150x4", "float32", repeats=1, factor=2)

@@ -311,6 +311,14 @@ def test_covariances_keep_their_shape(kind: str) -> None:
         model.covars_ = model._covars_
 
 
+def test_variances_that_are_set_before_means_are_kept() -> None:
+    model = GaussianHMM(3, "spherical", params="stm", init_params="stm", random_state=0, n_iter=1)
+    model.covars_ = [1.0, 2.0, 3.0]
+    with pytest.warns(ConvergenceWarning):
+        model.fit(X, LENGTHS)
+    np.testing.assert_allclose(model.covars_[:, 0, 0], [1, 2, 3])
+
+
 @pytest.mark.parametrize(
     ("kind", "covars", "message"),
     [

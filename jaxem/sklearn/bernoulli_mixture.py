@@ -29,6 +29,7 @@ class BernoulliMixture(MixtureEstimator):
             and 1; 0 for maximum likelihood.
             Their log-probability is part of `lower_bound_`.
         probs_init: [K, D], where probabilities start; a 0 or a 1 stays.
+        frozen: of "weights" and "probs", those held where they start.
 
     Attributes:
         weights_: [K].

@@ -28,6 +28,7 @@ class CategoricalMixture(MixtureEstimator):
             that a component never showed has probability 0; 0 for maximum likelihood.
             Their log-probability is part of `lower_bound_`.
         probs_init: [K, D, V], where probabilities start; a 0 stays.
+        frozen: of "weights" and "probs", those held where they start.
 
     Attributes:
         weights_: [K].

@@ -156,6 +156,10 @@ class GaussianHMM(HMMEstimator):
         _check_covars(covars, kind, self.n_components)
         self._covars_ = covars
 
+    def _has(self, name: str) -> bool:
+        # Variances alone do not say of how many features, so `covars_` cannot be read before means.
+        return hasattr(self, "_covars_" if name == "covars_" else name)
+
     def _initial(
         self, letter: str, x: np.ndarray, weight: np.ndarray | None, seed: Any
     ) -> np.ndarray:

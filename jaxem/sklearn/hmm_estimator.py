@@ -174,11 +174,15 @@ class HMMEstimator(BaseEstimator, ABC):
             part for letter, (_, part) in self._letters.items() if letter not in self.params
         )
 
+    def _has(self, name: str) -> bool:
+        """Whether a parameter is set."""
+        return hasattr(self, name)
+
     def _needs_start(self, letter: str) -> bool:
         name, _ = self._letters[letter]
         if letter not in self.init_params:
-            return not hasattr(self, name)
-        if hasattr(self, name):
+            return not self._has(name)
+        if self._has(name):
             LOG.warning(
                 "Even though the %r attribute is set, it will be overwritten during "
                 "initialization because 'init_params' contains %r",

@@ -22,6 +22,7 @@ class PoissonMixture(MixtureEstimator):
     Args:
         n_components: K.
         lambdas_init: [K, D], where rates start; a 0 stays, and explains zeros only.
+        frozen: of "weights" and "lambdas", those held where they start.
 
     Attributes:
         weights_: [K].

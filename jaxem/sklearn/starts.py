@@ -21,7 +21,6 @@ class Fitted:
     """The best of some fits, on the host."""
 
     model: Any  # without what was added
-    log_likelihood: float
     trace: np.ndarray  # [steps + 1], what EM raises, at the start and after each step
     num_steps: int
     converged: bool  # whether the last step gained or lost no more than the tolerance
@@ -54,7 +53,6 @@ def fit_best(
     gain = abs(trace[-1] - trace[-2]) if steps else np.inf
     return Fitted(
         result.model.model,
-        float(result.log_likelihood),
         trace,
         steps,
         bool(result.converged) or bool(gain <= tol),
