@@ -25,5 +25,11 @@ from jaxem.families import (
 )
 from jaxem.hmm import HMM as HMM
 from jaxem.imputation import impute as impute, sample_missing as sample_missing
+from jaxem.many import (
+    Batch as Batch,
+    SearchResult as SearchResult,
+    fit_batch as fit_batch,
+    search as search,
+)
 from jaxem.mixture import Mixture as Mixture
 from jaxem.stationary import Stationary as Stationary

@@ -8,25 +8,25 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxem import parameters
+from jaxem.acceleration import check_accelerate
 from jaxem.data import is_traced
+from jaxem.iteration import (
+    AT_RESOLUTION as AT_RESOLUTION,
+    CONVERGED as CONVERGED,
+    FELL as FELL,
+    NON_FINITE as NON_FINITE,
+    OUTCOMES as OUTCOMES,
+    RUNNING as RUNNING,
+    State,
+    advance,
+    begin,
+)
 from jaxem.pytree import pytree
 
 RELATIVE_FLOOR = 1e-6  # of the smallest feature variance: the default covariance floor
-ROUNDING = 2 / 3  # ε to this power is the share of the log-likelihood that rounding may take
-
-RUNNING, CONVERGED, AT_RESOLUTION, OUT_OF_STEPS, NON_FINITE, FELL = range(6)
-OUTCOMES = (
-    "still running",
-    "converged",
-    "converged to the resolution of the dtype",
-    "out of steps",
-    "stopped at a non-finite log-likelihood; the last finite model, or the start, is returned",
-    "stopped, but the objective fell on the way by more than rounding explains (see largest_fall)",
-)
 
 
 class Model(Protocol):
@@ -103,7 +103,9 @@ class EMResult:
     log_likelihood: Float[Array, ""]  # ℓ(θ) of this very model
     log_prior: Float[Array, ""]  # 0 without a prior
     trace: Float[Array, " max_steps+1"]  # ℓ + log-prior after 0, 1, … steps; NaN past the end
-    num_steps: Int[Array, ""]  # M-steps taken from the start to `model`
+    num_steps: Int[
+        Array, ""
+    ]  # E-steps after the first: plain EM's M-steps from the start to `model`
     largest_fall: Float[Array, ""]  # largest decrease of the trace in one step; 0 if it never fell
     num_parameters: Int[Array, ""]  # free ones: without the start's zeros and the frozen parts
     end: Int[Array, ""]  # index into OUTCOMES
@@ -114,9 +116,10 @@ class EMResult:
         return (self.end == CONVERGED) | (self.end == AT_RESOLUTION)
 
     @property
-    def outcome(self) -> str:
-        """How the fit ended, in words; not for use under `jit`."""
-        return OUTCOMES[int(self.end)]
+    def outcome(self) -> Any:
+        """How the fit ended, in words; an array of them for many fits; not for use under `jit`."""
+        words = np.array(OUTCOMES)[np.asarray(self.end)]
+        return words if words.ndim else str(words)
 
     @property
     def aic(self) -> Float[Array, ""]:
@@ -132,20 +135,6 @@ class EMResult:
         return self.num_parameters * jnp.log(1.0 * num_observations) - 2 * self.log_likelihood
 
 
-@pytree
-class _State:
-    model: Any  # where the next E-step is taken
-    anchor: Any  # whose means its statistics are about
-    again: Bool[Array, ""]  # the same E-step once more, about a nearer anchor
-    accepted: Any  # the last model with a finite objective ...
-    log_likelihood: Array  # ... and what belongs to it
-    log_prior: Array
-    trace: Array
-    num_steps: Array
-    largest_fall: Array
-    end: Array
-
-
 def fit(
     model: Any,
     data: Any,
@@ -154,6 +143,7 @@ def fit(
     tol: float | Array = 1e-6,
     max_steps: int = 1000,
     frozen: str | parameters.Names = (),
+    accelerate: str | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> EMResult:
     """Maximum-likelihood (or MAP) parameters by EM, from the parameters of `model`.
@@ -172,15 +162,21 @@ def fit(
         max_steps: most M-steps taken; another number is another length of `trace`, and compiles.
         frozen: dotted names of the parts held fixed, such as "components.mean" or "transition".
             The rest gets its constrained maximiser.
+        accelerate: None for plain EM; for slow problems "squarem", which extrapolates EM steps, or
+            "lbfgs", which hands over to L-BFGS on the free leaves where EM is slow (for models with
+            an `expected_log_prob`).  A step costs about as much as one of EM, the objective never
+            falls, zeros and frozen parts stay, and still the fit ends by a step of EM that gains no
+            more than `tol`.  The stationary point reached may be another.  A trial that fails
+            counts as a step, and leaves the trace level.
         progress: called between blocks of ten steps with (steps so far, objective); ignored when
             traced.
 
     Raises:
         ValueError: data that the model cannot have produced (NaN, a wrong shape, a symbol out of
             range), named by row and column; a `frozen` name the model lacks; a negative
-            tolerance or number of steps.
+            tolerance or number of steps; an acceleration that there is not, or not for this model.
 
-    Source: Dempster, Laird & Rubin (1977); Bishop (2006) §9.3-9.4.
+    Source: Dempster, Laird & Rubin (1977); Bishop (2006) §9.3-9.4; Varadhan & Roland (2008).
 
     Examples:
         >>> import jax, jaxem
@@ -191,35 +187,45 @@ def fit(
         >>> round(float(result.log_likelihood)), bool(result.converged)
         (-1130, True)
     """
-    if max_steps < 0:
-        raise ValueError(f"max_steps must be 0 or more, got {max_steps}.")
-    if not is_traced(tol) and not tol >= 0:
-        raise ValueError(f"tol must be 0 or more, got {tol}.")
+    check_options(tol, max_steps)
+    check_accelerate(accelerate, model)
     data = model.validate(data)
     frozen = parameters.check_frozen(model, frozen)
     dtype = floating_dtype(data, model)
     model = cast(model, dtype)
     data = prepare(model, data)
     prior = resolve(Prior() if prior is None else prior, data, dtype)
-    state = _start(model, dtype, max_steps)
-    advance = partial(_advance, data=data, prior=prior, tol=jnp.asarray(tol, dtype), frozen=frozen)
+    state, trace = begin(model, dtype, accelerate), jnp.full(max_steps + 1, jnp.nan, dtype)
+    take = partial(advance, data=data, prior=prior, tol=jnp.asarray(tol, dtype))
+    take = partial(take, frozen=frozen, accelerate=accelerate)
     if progress is None or is_traced((model, data, prior, tol)):
-        state = advance(state, limit=jnp.asarray(int(max_steps)))
+        state, trace = take(state, trace, limit=jnp.asarray(int(max_steps)))
     else:
         while int(state.end) == RUNNING:
-            state = advance(state, limit=state.num_steps + 10)
-            taken = int(state.num_steps) - (
-                int(state.end) == RUNNING
-            )  # the last one is not judged yet
-            progress(taken, float(state.log_likelihood + state.log_prior))
+            state, trace = take(state, trace, limit=state.num_steps + 10)
+            unjudged = int(state.end) == RUNNING  # the last step
+            progress(int(state.num_steps) - unjudged, float(state.log_likelihood + state.log_prior))
+    return result_of(state, trace, count(model, frozen))
+
+
+def check_options(tol: Any, max_steps: int) -> None:
+    """Raise a ValueError when the tolerance or the number of steps is negative."""
+    if max_steps < 0:
+        raise ValueError(f"max_steps must be 0 or more, got {max_steps}.")
+    if not is_traced(tol) and not tol >= 0:
+        raise ValueError(f"tol must be 0 or more, got {tol}.")
+
+
+def result_of(state: State, trace: Array, num_parameters: Array) -> EMResult:
+    """What a fit that has ended returns."""
     return EMResult(
         state.accepted,
         state.log_likelihood,
         state.log_prior,
-        state.trace,
+        trace,
         state.num_steps,
         state.largest_fall,
-        _count(model, frozen),
+        num_parameters,
         state.end,
     )
 
@@ -248,12 +254,14 @@ def prepare(model: Any, data: Any) -> Any:
 
 
 @partial(jax.jit, static_argnames="frozen")
-def _count(model: Any, frozen: parameters.Names) -> Array:
+def count(model: Any, frozen: parameters.Names) -> Int[Array, ""]:
+    """Number of free parameters, compiled."""
     return jnp.asarray(parameters.count(model, frozen))
 
 
 @jax.jit
-def _relative_floor(spread: Array) -> Array:
+def relative_floor(spread: Array) -> Array:
+    """The default floor for data whose smallest feature variance is `spread`."""
     return RELATIVE_FLOOR * jnp.where(jnp.isfinite(spread), spread, 0)
 
 
@@ -261,7 +269,7 @@ def resolve(prior: Prior, data: Any, dtype: Any) -> Prior:
     """The prior in the data's dtype, its relative floor made absolute."""
     if prior.floor is None:
         spread = getattr(data, "spread", None)
-        prior = replace(prior, floor=0.0 if spread is None else _relative_floor(spread))
+        prior = replace(prior, floor=0.0 if spread is None else relative_floor(spread))
     for entry in fields(prior):
         value = getattr(prior, entry.name)
         if is_traced(value):
@@ -276,82 +284,3 @@ def resolve(prior: Prior, data: Any, dtype: Any) -> Prior:
                 "(a Dirichlet parameter α is α - 1 pretend counts)."
             )
     return Prior(*(jnp.asarray(getattr(prior, entry.name), dtype) for entry in fields(prior)))
-
-
-def _start(model: Any, dtype: Any, max_steps: int) -> _State:
-    nothing = jnp.asarray(jnp.nan, dtype)
-    return _State(
-        model=model,
-        anchor=model,
-        again=jnp.asarray(False),
-        accepted=model,
-        log_likelihood=nothing,
-        log_prior=nothing,
-        trace=jnp.full(max_steps + 1, jnp.nan, dtype),
-        num_steps=jnp.asarray(0),
-        largest_fall=jnp.zeros((), dtype),
-        end=jnp.asarray(RUNNING),
-    )
-
-
-@partial(jax.jit, static_argnames="frozen")
-def _advance(
-    state: _State, data: Any, prior: Prior, tol: Array, limit: Array, frozen: parameters.Names
-) -> _State:
-    """EM steps until one ends the fit, `limit` steps are done or the trace is full."""
-    last = len(state.trace) - 1
-    limit = jnp.minimum(limit, last)
-    num_terms = max((leaf.size for leaf in jax.tree.leaves(data)), default=0)
-
-    def step(s: _State) -> _State:
-        stats, log_likelihood = s.model.e_step(data, about=s.anchor)
-        log_prior = s.model.log_prior(prior)
-        objective = log_likelihood + log_prior
-        end, fall = _judge(s, objective, tol, num_terms)
-        largest_fall = jnp.maximum(s.largest_fall, fall)
-        end = jnp.where((end == RUNNING) & (s.num_steps >= last), OUT_OF_STEPS, end)
-        proposal = s.anchor.m_step(stats, prior, frozen)
-        # A mean that moved by very many of its new standard deviations cost the covariance its
-        # digits: take the same expectation once more, about where the mean went.
-        again = ~s.again & ~s.anchor.near(proposal) & (end == RUNNING)
-        running = (end == RUNNING) & ~again
-        rejected = (end == NON_FINITE) & (s.num_steps > 0)
-        keep = partial(jax.tree.map, partial(jnp.where, rejected))
-        return _State(
-            model=jax.tree.map(partial(jnp.where, running), proposal, s.model),
-            anchor=proposal,
-            again=again,
-            accepted=keep(s.accepted, s.model),
-            log_likelihood=keep(s.log_likelihood, log_likelihood),
-            log_prior=keep(s.log_prior, log_prior),
-            trace=s.trace.at[s.num_steps].set(jnp.where(rejected, jnp.nan, objective)),
-            num_steps=s.num_steps + running - rejected,
-            largest_fall=largest_fall,
-            end=end,
-        )
-
-    def keep_going(s: _State) -> Array:
-        return (s.end == RUNNING) & ((s.num_steps <= limit) | s.again)
-
-    return lax.while_loop(keep_going, step, state)
-
-
-def _judge(s: _State, objective: Array, tol: Array, num_terms: int) -> tuple[Array, Array]:
-    """How the fit stands at this objective, and by how much it fell to get here."""
-    previous = s.log_likelihood + s.log_prior
-    first = (s.num_steps == 0) | s.again
-    # A sum of n terms near 1 is no better known than n times the resolution, even if it cancels.
-    size = jnp.maximum(jnp.maximum(jnp.abs(objective), jnp.abs(previous)), num_terms)
-    scale = jnp.finfo(objective.dtype).eps * size
-    gain = objective - previous
-    # From an impossible start (-inf) the first M-step may still lead to possible parameters.
-    broken = jnp.where(
-        first, jnp.isnan(objective) | (objective == jnp.inf), ~jnp.isfinite(objective)
-    )
-    rounding = jnp.finfo(objective.dtype).eps ** ROUNDING * size
-    fall = jnp.where(first | ~jnp.isfinite(gain), 0, jnp.maximum(-gain, 0))
-    fell = jnp.maximum(fall, s.largest_fall) > rounding
-    stopped = ~first & (gain <= jnp.maximum(tol, scale)) & (-gain <= rounding)
-    end = jnp.where(tol >= scale, CONVERGED, AT_RESOLUTION)
-    end = jnp.where(fell, FELL, end)
-    return jnp.where(broken, NON_FINITE, jnp.where(stopped, end, RUNNING)), fall

@@ -237,6 +237,11 @@ class HMM:
         states = pairwise_sum(data.weighted(states))
         return states + optional.in_best_form((here,), walk, data.missing)
 
+    def classification_log_likelihood(self, data: Any) -> Float[Array, ""]:
+        """log p(x, z) at the most probable paths z, as often as each sequence counts: for ICL."""
+        data = self.prepare(data)
+        return jnp.sum(data.weighted(chain.viterbi(self.potentials(data), data.lengths)[0]))
+
     def posterior_divergence(self, data: Any, other: Self) -> Float[Array, ""]:
         """KL(p(z | x, self) ‖ p(z | x, other)) in nats, summed over sequences.
 
@@ -266,13 +271,11 @@ class HMM:
 
     def log_prior(self, prior: em.Prior) -> Float[Array, ""]:
         """Expected log-probability of the pretend data; a stationary start has none of its own."""
-        total = self.transition.expected_log_prob(
-            self.transition.pretend_counts(prior.transition), self.transition
-        )
+        counts = self.transition.pretend_counts(prior.transition)
+        total = self.transition.expected_log_prob(counts, self.transition)
         if not isinstance(self.initial, Stationary):
-            total += self.initial.expected_log_prob(
-                self.initial.pretend_counts(prior.initial), self.initial
-            )
+            counts = self.initial.pretend_counts(prior.initial)
+            total += self.initial.expected_log_prob(counts, self.initial)
         return total + optional.log_prior(self.emission, prior)
 
     def log_likelihood(self, data: Any) -> Float[Array, ""]:
@@ -302,10 +305,7 @@ class HMM:
         return _as_given(_k_best(model, sequences, k), several)
 
     def transition_counts(self, data: Any) -> Float[Array, "... K K"]:
-        """Expected number of i -> j moves over all sequences, per step if the transition is.
-
-        Bishop (2006) 13.43, summed over time.
-        """
+        """Expected i -> j moves of all sequences (Bishop 2006, 13.43), per step if the table is."""
         return _on_chain(*self._ready(data)[:2], function=_transition_counts)
 
     def sample_posterior(self, key: Array, data: Any) -> Int[Array, "... T"]:
@@ -344,15 +344,13 @@ class HMM:
         Raises:
             ValueError: more steps than transitions that change with time allow.
         """
-        if not self.is_homogeneous and num_steps > self.transition.logits.shape[0] + 1:
-            raise ValueError(
-                f"transitions for {self.transition.logits.shape[0]} moves allow at most "
-                f"{self.transition.logits.shape[0] + 1} steps, got {num_steps}."
-            )
+        moves = num_steps - 1 if self.is_homogeneous else len(self.transition.logits)
+        if num_steps > moves + 1:
+            limit = f"transitions for {moves} moves allow at most {moves + 1} steps"
+            raise ValueError(f"{limit}, got {num_steps}.")
         state_key, row_key = jax.random.split(key)
         log_moves = self.transition.log_probs
-        if not self.is_homogeneous:
-            log_moves = log_moves[: max(num_steps - 1, 0)]
+        log_moves = log_moves if self.is_homogeneous else log_moves[: max(num_steps - 1, 0)]
         flat = jnp.zeros((num_steps, self.num_states), log_moves.dtype)
         state = chain.sample(state_key, chain.Chain(self.log_initial, log_moves, flat))
         return self.emission.sample(row_key, state), state

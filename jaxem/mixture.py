@@ -163,6 +163,21 @@ class Mixture:
             (here,), lambda form: _total(rows, entropy, form), rows.missing
         )
 
+    def classification_log_likelihood(self, data: Any) -> Float[Array, ""]:
+        """log p(x, z) at the most probable components z, summed over rows as often as they count.
+
+        ℓ less this is how little the components are told apart: what ICL adds to BIC (Biernacki,
+        Celeux & Govaert 2000).
+        """
+        rows = self.prepare(data)
+        here = optional.translate(self.components, rows.center)
+        log_weights = self.weights.log_probs[:, None]
+
+        def best(form: Any, x: Any, labels: Array | None) -> Array:
+            return jnp.max(with_evidence(log_weights + form.log_prob(x).T, labels), 0)
+
+        return optional.in_best_form((here,), lambda form: _total(rows, best, form), rows.missing)
+
     def posterior_divergence(self, data: Any, other: Self) -> Float[Array, ""]:
         """KL(p(z | x, self) ‖ p(z | x, other)) in nats, summed over rows; z is all that is latent.
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxem.pytree import child_names
 
@@ -112,6 +112,15 @@ def free_mask(model: Any, frozen: str | Names = ()) -> np.ndarray:
     """Which entries of `ravel(model)` are free: finite and not frozen; [P], on the host."""
     masks = [mask.ravel() for mask in _free(model, frozen)]
     return np.concatenate(masks) if masks else np.zeros(0, bool)
+
+
+def is_free(model: Any, frozen: Names = ()) -> Bool[Array, " P"]:
+    """The same mask of a model that may be traced."""
+    masks = [
+        jnp.ravel(jnp.isfinite(leaf) & (not is_frozen(name, frozen)))
+        for name, leaf in named_leaves(model)
+    ]
+    return jnp.concatenate(masks) if masks else jnp.zeros(0, bool)
 
 
 def _free(model: Any, frozen: str | Names) -> list[np.ndarray]:

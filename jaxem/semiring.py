@@ -4,11 +4,15 @@ In log space multiplication is `+`; a semiring is the choice of what stands for 
 Minus infinity is a value, the log of zero, and nothing here turns it into NaN.
 """
 
+import functools
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 PRECISION = lax.Precision.HIGHEST  # TF32 and bfloat16 defaults are wrong by whole nats in densities
+UNROLLED = 16
 SERIES_ORDER = 18  # of exp within 1 of 0: the next term, 2/19!, is lost in any dtype's rounding
 
 
@@ -26,14 +30,23 @@ def softmax(a: Float[Array, "..."], axis: int) -> tuple[Float[Array, "..."], Flo
     Bishop (2006) 9.13 with one exponential for both.  A slice of nothing but -inf has probabilities
     0 and log-normaliser -inf.
     """
-    peak = lax.stop_gradient(jnp.max(a, axis, keepdims=True))
+    peak = lax.stop_gradient(jnp.expand_dims(_across(jnp.maximum, a, axis), axis))
     peak = jnp.where(jnp.isneginf(peak), 0, peak)
     unnormalised = jnp.exp(a - peak)
-    total = jnp.sum(unnormalised, axis, keepdims=True)
+    total = jnp.expand_dims(_across(jnp.add, unnormalised, axis), axis)
     none = total == 0  # only an exact zero: NaN must stay NaN
     total = jnp.where(none, 1, total)
     log_normalizer = jnp.where(none, -jnp.inf, jnp.log(total) + peak)
     return unnormalised / total, jnp.squeeze(log_normalizer, axis)
+
+
+def _across(combine: Any, a: Array, axis: int) -> Array:
+    """The maximum or the sum along an axis; slice by slice where these are few and long."""
+    axis %= a.ndim
+    if axis == a.ndim - 1 or not 1 < a.shape[axis] <= UNROLLED:
+        return (jnp.max if combine is jnp.maximum else jnp.sum)(a, axis)
+    slices = jnp.unstack(a, axis=axis)
+    return functools.reduce(combine, slices)
 
 
 def maximum(a: Float[Array, "..."], axis: int) -> Float[Array, "..."]:

@@ -20,14 +20,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import those of its own layer and of the ones below it.
 LAYERS = [
-    {"platform", "pytree", "semiring", "replacement", "padding", "blocks"},
-    {"missing", "data", "labels", "parameters", "em"},
+    {"platform", "pytree", "semiring", "replacement", "padding", "blocks", "lockstep"},
+    {"missing", "data", "labels", "parameters", "acceleration", "iteration", "em"},
     {"families", "chain", "lattice", "targets", "hypotheses"},
     {"ctc", "transducer"},
     {"observations", "stationary", "forecast", "mixture"},
     {"prepared_sequences"},
     {"hmm"},
-    {"initialize", "imputation", "comparison", "datasets", "io", "plots"},
+    {"initialize", "imputation", "comparison", "datasets", "io", "plots", "many"},
     {"cli", "sklearn"},
 ]
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}

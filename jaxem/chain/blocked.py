@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from jaxem.chain import log_domain, scaled, stacked
 from jaxem.chain.factors import Factors, reciprocal
 from jaxem.chain.potentials import Potentials
+from jaxem.lockstep import everywhere
 from jaxem.semiring import PRECISION, log, logsumexp, pairwise_sum
 
 
@@ -249,7 +250,8 @@ def expected(
 
 
 def _is_dense(p: Potentials) -> Array:
-    return scaled.is_dense(Factors.of(p), p.num_states)
+    f = Factors.of(p)
+    return everywhere(scaled.is_dense(f, p.num_states), f.is_nan)
 
 
 def _with_batch(p: Potentials) -> Potentials:

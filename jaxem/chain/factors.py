@@ -8,11 +8,14 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jaxem.chain.potentials import Potentials
+from jaxem.lockstep import in_lockstep
+from jaxem.platform import is_cpu
 from jaxem.semiring import PRECISION, log
 
 # States from which XLA's CPU kernels change places for one message: it is moved as a row, and a
 # second output of the loop would cost two thirds of its time.
 WIDE = 24
+FEW = 16  # states up to which many small products, in lockstep, are better written out
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ class Factors:
         """Whether there is one chain, of many states and one matrix."""
         return self.is_shared and self.emissions.ndim == 2 and self.emissions.shape[1] >= WIDE
 
+    @property
+    def is_nan(self) -> Bool[Array, ""]:
+        """Whether the log-normaliser is NaN, by what was taken out already."""
+        return jnp.any(jnp.isnan(self.logs))
+
     def log_normalizer(self, totals: Float[Array, "T *B"]) -> Float[Array, "T *B"]:
         """The share of each step in the log-normaliser, from the sums of normalised messages."""
         logs = log(totals) + self.logs
@@ -79,6 +87,8 @@ def onward(moves: Array, message: Float[Array, "K *B"]) -> Float[Array, "K *B"]:
     """Σ_i message[i] moves[i, j]: one step forward in time."""
     if moves.ndim > 2:
         return jnp.sum(moves * message[:, None], 0)
+    if _by_sums(moves):
+        return jnp.sum(_beside(moves, message) * message[:, None], 0)
     if message.ndim == 1 and len(message) >= WIDE:
         return jnp.dot(message[None], moves, precision=PRECISION)[0]
     return jnp.dot(moves.T, message, precision=PRECISION)
@@ -88,7 +98,18 @@ def back(moves: Array, message: Float[Array, "K *B"]) -> Float[Array, "K *B"]:
     """Σ_j moves[i, j] message[j]: one step back in time."""
     if moves.ndim > 2:
         return jnp.sum(moves * message[None], 1)
+    if _by_sums(moves):
+        return jnp.sum(_beside(moves, message) * message[None], 1)
     return jnp.dot(moves, message, precision=PRECISION)
+
+
+def _by_sums(moves: Array) -> bool:
+    """Whether products are written out: XLA's CPU compiler starts a kernel for each small one."""
+    return in_lockstep() and len(moves) <= FEW and is_cpu()
+
+
+def _beside(moves: Array, message: Array) -> Array:
+    return moves.reshape(*moves.shape, *[1] * (message.ndim - 1))
 
 
 def _peak(potential: Array, axes: Any) -> Array:

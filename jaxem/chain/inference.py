@@ -13,6 +13,7 @@ from jaxem.chain import blocked, log_domain, scaled, stacked
 from jaxem.chain.factors import Factors
 from jaxem.chain.method import check_method, choose
 from jaxem.chain.potentials import Chain, Potentials, as_chain, lay_out, restore_batch, widen
+from jaxem.lockstep import everywhere
 from jaxem.pytree import pytree
 from jaxem.semiring import logsumexp, pairwise_sum, times
 
@@ -57,7 +58,8 @@ def _log_z(p: Potentials, method: str) -> Float[Array, "*B"]:
 
 def _is_exact(p: Potentials, method: str) -> Array:
     messages = stacked.messages if method == "stacked" else scaled.sequential
-    return scaled.is_exact(Factors.of(p), messages)
+    f = Factors.of(p)
+    return everywhere(scaled.is_exact(f, messages), f.is_nan)
 
 
 def _backward(method: str, p: Potentials, weight: Array) -> tuple[Potentials]:

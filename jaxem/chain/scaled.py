@@ -25,6 +25,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxem.chain.factors import Factors, back, onward, reciprocal
 from jaxem.chain.potentials import moves_in, moves_out
+from jaxem.lockstep import everywhere
 from jaxem.semiring import PRECISION, compensated_sum
 
 
@@ -187,7 +188,12 @@ def is_exact(
 
     NaN is never exact: the log domain passes it on.
     """
-    return lax.cond(is_dense(f), lambda: jnp.asarray(True), lambda: _is_bounded(f, messages))
+    dense = is_dense(f)
+    return lax.cond(
+        everywhere(dense, f.is_nan),
+        lambda: jnp.asarray(True),
+        lambda: dense | _is_bounded(f, messages),
+    )
 
 
 def _is_bounded(f: Factors, messages: Callable[[Factors, float], Messages]) -> Bool[Array, ""]:

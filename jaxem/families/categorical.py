@@ -217,6 +217,30 @@ def _columns(rows: Array) -> Array:
     """Rows [N] or [N, D] as columns [D, N]."""
     return rows.reshape(len(rows), -1).T
 
+    @classmethod
+    def of(cls, num_symbols: int) -> "CategoricalOf":
+        """The kind of family over the symbols 0..V-1, whether data have all of them or not.
+
+        For `initialize`: tables of one size from any data, also traced ones.  No symbol is ruled
+        out: each member takes one pretend row more, which has all of them alike.  A fit without
+        pretend `symbols` in its prior rules out what its data lack.
+        """
+        return CategoricalOf(num_symbols)
+
+
+@dataclass(frozen=True)
+class CategoricalOf:
+    """A kind of family: tables over V symbols."""
+
+    num_symbols: int  # V
+    ruled_out: bool = False  # whether starts rule out symbols that are never seen
+
+    def pooled(self, x: Int[Array, " N"], num_members: int) -> Categorical:
+        """Every member at the frequencies of the symbols in `x` with one more of each."""
+        counts = jnp.zeros(self.num_symbols, jnp.zeros(()).dtype).at[x].add(1) + 1
+        logits = jnp.log(counts / jnp.sum(counts))
+        return Categorical(jnp.broadcast_to(logits, (num_members, self.num_symbols)))
+
 
 @dataclass(frozen=True)
 class PartialCategorical:

@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxem.data import is_traced
+from jaxem.lockstep import everywhere
 from jaxem.semiring import PRECISION
 
 BLOCK = 16  # features up to which a matrix is factored column by column
@@ -210,7 +211,9 @@ def floored_cholesky(
         lower = jnp.swapaxes(upper, -1, -2) * sign[..., None, :]
         return jnp.where(above[..., None, None], factor, lower)
 
-    return lax.cond(jnp.all(above) | (floor == 0), lambda: factor, raised)
+    sound = jnp.all(above) | (floor == 0)
+    void = jnp.any(jnp.isnan(covariance))
+    return lax.cond(everywhere(sound, void), lambda: factor, raised)
 
 
 def _diagonal_sum(factor: Array) -> Array:

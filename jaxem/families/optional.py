@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from jaxem import em, parameters
 from jaxem.data import refuse
+from jaxem.lockstep import everywhere
 from jaxem.missing import Missing
 from jaxem.semiring import log_normalize
 
@@ -54,9 +55,13 @@ def in_best_form(
     if not traced:
         return walk(*forms)
     plain = tuple(plain_form(family, missing) for family in families)
-    return lax.cond(
-        functools.reduce(jnp.logical_and, traced), lambda: walk(*forms), lambda: walk(*plain)
-    )
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(families)]
+    accurate = everywhere(_all(traced), void=~_all(finite))
+    return lax.cond(accurate, lambda: walk(*forms), lambda: walk(*plain))
+
+
+def _all(conditions: list[Array]) -> Array:
+    return functools.reduce(jnp.logical_and, conditions)
 
 
 def plain_form(family: Any, missing: Missing | None = None) -> Any:

@@ -50,7 +50,10 @@ class Family(Protocol):
 
     @classmethod
     def pooled(cls, x: Array, num_members: int) -> Self:
-        """A start: `num_members` members, each at the fit of all rows pooled."""
+        """A start: `num_members` members, each at the fit of all rows pooled.
+
+        Called under `jit`: `x` is traced.
+        """
         ...
 
     @property

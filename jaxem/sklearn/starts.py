@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from jaxem import em, parameters
+from jaxem.many import fit_batch
 from jaxem.sklearn import haste
 from jaxem.sklearn.added import ADDED, Added
 
@@ -61,9 +62,15 @@ def fit_best(
 
 
 def _fit_starts(starts: Sequence[Added], data: Any, **options: Any) -> em.EMResult:
-    """The fits from all starts, with a leading axis."""
-    results = [em.fit(start, data, prior=NOTHING, **options) for start in starts]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *results)
+    """The fits from all starts in one batch, with a leading axis."""
+    if len(starts) == 1:
+        result = em.fit(starts[0], data, prior=NOTHING, **options)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[None], result)
+    return fit_batch(_stacked(starts), data, prior=NOTHING, **options)
+
+
+def _stacked(starts: Sequence[Added]) -> Added:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *starts)
 
 
 def _fit_small_starts(
@@ -71,8 +78,7 @@ def _fit_small_starts(
 ) -> em.EMResult:
     """The same in one program, preparation and all."""
     data = starts[0].validate(data)
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *starts)
-    return _fit_each(stacked, data, tol, max_steps=max_steps, frozen=frozen)
+    return _fit_each(_stacked(starts), data, tol, max_steps=max_steps, frozen=frozen)
 
 
 @partial(jax.jit, static_argnames=("max_steps", "frozen"), compiler_options=haste.FAST)
