@@ -31,6 +31,9 @@ class GaussianHMM(HMMEstimator):
     * A spherical start is the mean variance, where hmmlearn's takes covariances into the mean.
     * `aic` and `bic` leave zeros of `startprob_` and `transmat_` out; `monitor_` begins with `fit`,
       which takes the number of features anew (`n_features_in_`).
+    * A sequence may have one row, or none; lengths that are no whole numbers are refused.
+    * `fit` takes `sample_weight` [B], one a sequence; `filter`, `forecast`, `certify`, `n_init` and
+      `missing` are additions.  Float32 data are computed in float32.
     * `implementation` is accepted; both give the same numbers here, without underflow.
 
     Args:

@@ -36,10 +36,15 @@ class GaussianMixture(MixtureEstimator):
     * A component that explains nothing keeps its mean and covariance, with weight 0.
     * `lower_bound_` may fall a little under `reg_covar`, which maximises nothing; a loss within
       `tol` ends the fit, a larger one does not.
+    * A gain below what the dtype resolves ends a fit as well, also with `tol=0`.
+    * With "tied" covariance and one row a component to start from ("k-means++",
+      "random_from_data"), the start's covariance is that of these rows; there it depends on where
+      the origin lies.
     * Only the best of `n_init` starts can make a fit fail; the others may collapse.
     * `verbose` shows the best start, when the fit has ended; no times.
     * `sample` keeps the dtype of the parameters.  Float32 data are computed in float32.
     * Array API dispatch is not supported.
+    * `fit` takes `sample_weight`; `certify`, `missing` and `frozen` are additions.
 
     Args:
         n_components: K.
