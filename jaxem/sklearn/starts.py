@@ -51,7 +51,8 @@ def fit_best(
     result: em.EMResult = jax.tree.map(lambda leaf: np.asarray(leaf)[best], results)
     steps = int(result.num_steps)
     trace = np.asarray(result.trace)[: steps + 1]
-    gain = abs(trace[-1] - trace[-2]) if steps else np.inf
+    with np.errstate(invalid="ignore"):  # from -inf to -inf nothing is gained
+        gain = abs(trace[-1] - trace[-2]) if steps else np.inf
     return Fitted(
         result.model.model,
         trace,
