@@ -166,6 +166,7 @@ def test_the_answers_about_sequences_are_hmmlearns(cls: Any) -> None:
 def test_information_criteria_are_hmmlearns_where_nothing_is_zero() -> None:
     model = begun(GaussianHMM, X, LENGTHS, covariance_type="full")
     theirs = theirs_of(model)
+    assert model.score(X, LENGTHS) == pytest.approx(theirs.score(X, LENGTHS), rel=1e-12)
     assert model.aic(X, LENGTHS) == pytest.approx(theirs.aic(X, LENGTHS), rel=1e-12)
     assert model.bic(X, LENGTHS) == pytest.approx(theirs.bic(X, LENGTHS), rel=1e-12)
     model.startprob_ = np.array([1.0, 0.0, 0.0])
