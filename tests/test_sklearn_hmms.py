@@ -46,14 +46,18 @@ INFORMATIVE = {
     "startprob_prior": 2.0,
     "transmat_prior": 0.7,
 }
-CASES: list[tuple[Any, dict[str, Any]]] = [
+CASES: list[Any] = [
     *((GaussianHMM, {"covariance_type": kind}) for kind in TYPES),
     *((GaussianHMM, {"covariance_type": kind, **INFORMATIVE}) for kind in TYPES),
     (PoissonHMM, {}),
     (CategoricalHMM, {}),
     (CategoricalHMM, {"emissionprob_prior": 1.5}),
     *(
-        (GMMHMM, {"covariance_type": kind, "n_mix": 2, "params": params})
+        pytest.param(
+            GMMHMM,
+            {"covariance_type": kind, "n_mix": 2, "params": params},
+            marks=[] if kind == "diag" else pytest.mark.slow,
+        )
         for kind in TYPES
         for params in ("stmw", "stcw")  # together they are no M-step there
     ),
@@ -173,12 +177,17 @@ def test_information_criteria_are_hmmlearns_where_nothing_is_zero() -> None:
     assert model.aic(X) - 2 * -model.score(X) == pytest.approx(2 * (6 + 6 + 9))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TYPES)
 def test_a_mixture_in_each_state_climbs_to_hmmlearns_fixed_point(kind: str) -> None:
-    model = begun(GMMHMM, X, LENGTHS, n_mix=2, covariance_type=kind)
-    if kind == "spherical":
-        model.set_params(covars_prior=-2.0)  # D = M: nothing is pretended
-    model.set_params(n_iter=MANY, tol=1e-9)
+    alone: dict[str, Any] = {  # without a prior the likelihood has no bound: components collapse
+        "full": {"covars_prior": 0.5 * np.eye(2)},
+        "tied": {"covars_prior": 0.5 * np.eye(2)},
+        "diag": {"covars_weight": 0.3},
+        "spherical": {"covars_prior": -2.0, "covars_weight": 0.3},
+    }[kind]
+    model = begun(GMMHMM, X, LENGTHS, n_mix=2, covariance_type=kind, weights_prior=2.0, **alone)
+    model.set_params(n_iter=MANY, tol=1e-10)
     history = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -190,6 +199,14 @@ def test_a_mixture_in_each_state_climbs_to_hmmlearns_fixed_point(kind: str) -> N
         warnings.simplefilter("ignore")
         theirs.fit(X, LENGTHS)
     assert apart(model, theirs) < 1e-3
+
+
+def test_a_mixture_without_a_prior_that_collapses_says_so() -> None:
+    model = begun(GMMHMM, X, LENGTHS, n_mix=2).set_params(n_iter=MANY, tol=1e-9)
+    with pytest.warns(ConvergenceWarning, match="not finite"):
+        model.fit(X, LENGTHS)
+    assert not model.monitor_.converged and model.monitor_.iter < MANY
+    assert np.isfinite(model.score(X, LENGTHS)) and np.all(model.covars_ > 0)
 
 
 def small(**options: Any) -> CategoricalHMM:

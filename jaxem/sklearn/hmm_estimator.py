@@ -34,6 +34,10 @@ from jaxem.stationary import Stationary
 LOG = logging.getLogger("jaxem.sklearn")
 DECODERS = ("viterbi", "map")
 NOT_CONVERGED = "The fit did not converge in n_iter={} steps; raise n_iter or tol."
+NOT_FINITE = (
+    "The fit stopped after {} steps where the log-likelihood is not finite: the data are "
+    "impossible, or a covariance has collapsed; a prior keeps it from that."
+)
 
 
 class HMMEstimator(BaseEstimator, ABC):
@@ -164,7 +168,9 @@ class HMMEstimator(BaseEstimator, ABC):
         self.monitor_.converged = fitted.converged and not fitted.broken
         report_hmm(bool(self.verbose), fitted)
         if not self.monitor_.converged and self.n_iter > 0:
-            warnings.warn(NOT_CONVERGED.format(self.n_iter), ConvergenceWarning, stacklevel=2)
+            ended = NOT_CONVERGED.format(self.n_iter)
+            ended = NOT_FINITE.format(fitted.num_steps) if fitted.broken else ended
+            warnings.warn(ended, ConvergenceWarning, stacklevel=2)
         return self
 
     @property
