@@ -5,7 +5,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import acceleration, first_call, growth, machine, measure, missing, records, report
+from bench import (
+    acceleration,
+    estimators,
+    first_call,
+    growth,
+    machine,
+    measure,
+    missing,
+    records,
+    report,
+)
 from bench.peers import ADAPTERS, OURS, peers_of
 from bench.processes import WorkerFailed
 from bench.workloads import DTYPES, GROUPS, WORKLOADS, Workload, shrunk
@@ -13,6 +23,7 @@ from bench.workloads import DTYPES, GROUPS, WORKLOADS, Workload, shrunk
 RESULTS = Path(__file__).parent / "results"
 FIRST_CALL, GROWTH, MISSING = "first-call", "growth", "missing"
 ACCELERATION = "acceleration"
+ESTIMATORS = "estimators"
 MEMBERS: dict[str, tuple[str, ...]] = {
     group: tuple(workload.name for workload in WORKLOADS if workload.group == group)
     for group in GROUPS
@@ -21,6 +32,7 @@ MEMBERS: dict[str, tuple[str, ...]] = {
     GROWTH: growth.NAMES,
     MISSING: missing.NAMES,
     ACCELERATION: acceleration.NAMES,
+    ESTIMATORS: estimators.NAMES,
 }
 LEAST_REPEATS = 5  # of results that are kept
 
@@ -85,6 +97,9 @@ def _measure(group: str, name: str, options: Any, run: str, about: dict[str, Any
             )
             for method, found in entry["methods"].items():
                 say(f"  {method}: {found['e_steps_to_tolerance']} E-steps")
+        elif group == ESTIMATORS:
+            entry = estimators.measure(name, dtype, repeats=options.repeats, factor=options.shrink)
+            say(f"  {entry['ratio']:.2f} times as fast as scikit-learn's")
         else:
             workload = next(one for one in WORKLOADS if one.name == name)
             asked = shrunk(workload, options.shrink) if options.shrink > 1 else workload

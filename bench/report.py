@@ -32,7 +32,7 @@ def tables(directory: Path) -> str:
     """All tables as Markdown, and what they were measured on."""
     contents = {
         group: records.read(directory, group)
-        for group in (*GROUPS, "first-call", "growth", "missing", "acceleration")
+        for group in (*GROUPS, "first-call", "growth", "missing", "acceleration", "estimators")
     }
     parts = [
         _machines(contents),
@@ -62,6 +62,7 @@ def tables(directory: Path) -> str:
         _growth(contents["growth"]["entries"]),
         _missing(contents["missing"]["entries"]),
         _acceleration(contents["acceleration"]["entries"]),
+        _estimators(contents["estimators"]["entries"]),
     ]
     return "\n".join(part for part in parts if part) or "Nothing has been measured yet.\n"
 
@@ -244,6 +245,32 @@ def _acceleration(entries: Mapping[str, Any]) -> str:
     heads = ["workload", "dtype", "rate of EM", "method", "E-steps to the maximum"]
     heads += ["to the default tolerance", "left to gain, nats", "ms"]
     return _table("Acceleration: a fit of a slow problem", heads, rows)
+
+
+def _estimators(entries: Mapping[str, Any]) -> str:
+    rows = []
+    for entry in entries.values():
+        ours, theirs = entry["libraries"]["jaxem"], entry["libraries"]["scikit-learn"]
+        rows.append(
+            [
+                entry["series"],
+                entry["dtype"],
+                _number(ours["fits"]),
+                _number(ours["seconds"], 2),
+                _number(theirs["seconds"], 2),
+                _number(entry["ratio"], 2),
+                _number(ours["first_search"], 2),
+                _number(ours["first_fit"], 2),
+                _number(entry["goal"]),
+                _met(entry["met"]),
+            ]
+        )
+    heads = ["search", "dtype", "fits", "jaxem, s", "scikit-learn, s", "ratio"]
+    return _table(
+        "GridSearchCV over mixtures",
+        [*heads, "the first search, s", "its first fit, s", "at most", "met"],
+        rows,
+    )
 
 
 def _machines(contents: Mapping[str, Any]) -> str:

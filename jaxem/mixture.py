@@ -239,6 +239,53 @@ class Mixture:
         component = jax.random.categorical(component_key, log_weights, shape=(num_rows,))
         return self.components.sample(row_key, component), component
 
+    def marginal(self, dims: Any) -> Self:
+        """The mixture of these features alone, in this order; its components are Gaussian.
+
+        Examples:
+            >>> import jaxem
+            >>> components = jaxem.DiagonalGaussian.from_moments([[0.0, 1.0], [2.0, 3.0]], 1.0)
+            >>> model = jaxem.Mixture(jaxem.Categorical.from_probs([0.5, 0.5]), components)
+            >>> model.marginal([1]).components.mean.tolist()
+            [[1.0], [3.0]]
+        """
+        self._check_gaussian()
+        return replace(self, components=self.components.marginal(dims))
+
+    def condition(self, dims: Any, values: Any) -> Self:
+        """The mixture of the other features, given values [d] of these; components are Gaussian.
+
+        Its mean is Gaussian mixture regression.  For many rows of values, `jax.vmap` it: the
+        result then has a leading axis.  A component counts as much as it explains the values.
+        Bishop (2006) 2.81-2.82.
+
+        Raises:
+            ValueError: components that are not Gaussian; features that do not exist, twice, or all;
+                values that are not one a feature, or not finite.
+
+        Examples:
+            >>> import jaxem
+            >>> covariance = [[[1.0, 0.5], [0.5, 1.0]], [[1.0, -0.5], [-0.5, 1.0]]]
+            >>> components = jaxem.Gaussian.from_moments([[0.0, 0.0], [4.0, 4.0]], covariance)
+            >>> model = jaxem.Mixture(jaxem.Categorical.from_probs([0.5, 0.5]), components)
+            >>> given = model.condition([0], [2.0])
+            >>> print(given.weights.probs.round(2), given.components.mean.ravel())
+            [0.5 0.5] [1. 5.]
+        """
+        self._check_gaussian()
+        components, log_prob = self.components.condition(dims, values)
+        weights = Categorical(log_normalize(self.weights.log_probs + log_prob))
+        return replace(self, weights=weights, components=components)
+
+    def _check_gaussian(self) -> None:
+        innermost = self.components
+        while hasattr(innermost, "components"):
+            innermost = innermost.components
+        if not hasattr(innermost, "condition"):
+            raise ValueError(
+                f"marginal and condition need Gaussian components, got {type(innermost).__name__}."
+            )
+
     def _same_dtype(self, data: Any) -> tuple[Self, Samples]:
         data = self.validate(data)
         return em.cast(self, em.floating_dtype(data, self)), data

@@ -21,8 +21,11 @@ def _as_columns(x: Any) -> np.ndarray:
 
 
 def categorical(family: Any, x: np.ndarray) -> np.ndarray:
-    """Log-probabilities [N, K] of symbols [N]."""
-    return log_probs(family).T[x]
+    """Log-probabilities [N, K] of symbols [N], or of rows [N, D] of them."""
+    table = log_probs(family)
+    table = table.reshape(len(table), -1, table.shape[-1])  # [K, D, V]
+    columns = x.reshape(len(x), -1).T
+    return np.sum([table[:, d, column].T for d, column in enumerate(columns)], 0)
 
 
 def log_probs(table: Any) -> np.ndarray:

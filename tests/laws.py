@@ -67,6 +67,10 @@ def _categorical(rng: np.random.Generator, members: int) -> Any:
     return jaxem.Categorical(rng.normal(size=(members, V)))
 
 
+def _rows_of_symbols(rng: np.random.Generator, members: int) -> Any:
+    return jaxem.Categorical(rng.normal(size=(members, D, V)))
+
+
 def _coins(rng: np.random.Generator, members: int) -> Any:
     return jaxem.Bernoulli(rng.normal(size=members))
 
@@ -141,6 +145,14 @@ FAMILIES = {
         densities.categorical_log_prior,
         K * (V - 1),
         _all(V),
+    ),
+    "rows of Categorical": Family(
+        _rows_of_symbols,
+        _integers(V, D),
+        densities.categorical,
+        densities.categorical_log_prior,
+        K * D * (V - 1),
+        _all(V, D),
     ),
     "Bernoulli": Family(
         _coins, _integers(2), densities.bernoulli, densities.bernoulli_log_prior, K, _all(2)

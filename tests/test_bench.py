@@ -430,6 +430,15 @@ def test_a_second_fit_of_the_same_shape_compiles_nothing() -> None:
 
 
 @pytest.mark.slow
+def test_a_search_is_timed_beside_scikit_learns() -> None:
+    estimators = import_module("bench.estimators")
+    told = estimators.measure("search-150x4", "float32", repeats=1, factor=2)
+    assert told["goal"] is None and told["difference"] < estimators.APART
+    ours, theirs = (told["libraries"][name] for name in estimators.LIBRARIES)
+    assert ours["fits"] == theirs["fits"] == 121 and ours["seconds"] < ours["first_search"]
+
+
+@pytest.mark.slow
 def test_missing_entries_are_timed_beside_complete_rows() -> None:
     missing = import_module("bench.missing")
     told = missing.measure("missing-patterns", "float32", repeats=1, factor=50)

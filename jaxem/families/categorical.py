@@ -6,7 +6,8 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxem import em, parameters
 from jaxem.data import is_traced, refuse
@@ -25,8 +26,9 @@ class Categorical:
     """Probabilities over V alternatives on any leading axes, stored as logits.
 
     As mixture weights [K], initial [K] and transition [K, K] or [T-1, K, K] probabilities it is a
-    table; as a family it is [K, V]: K members over V symbols, whose observations are integers in
-    0..V-1.  A logit of -inf is a structural zero: it stays zero, also under a prior.
+    table; as a family it is [K, V]: K members over V symbols, whose observations are integers [N]
+    in 0..V-1, or [K, D, V] for rows [N, D] of D symbols, independent given the member.  A logit of
+    -inf is a structural zero: it stays zero, also under a prior; so columns may have fewer symbols.
 
     Examples:
         >>> import jax.numpy as jnp, jaxem
@@ -75,8 +77,8 @@ class Categorical:
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """An observation is one integer."""
-        return ()
+        """An observation is one integer, or (D,) of them."""
+        return self.logits.shape[1:-1]
 
     @property
     def null_directions(self) -> Any:
@@ -95,14 +97,16 @@ class Categorical:
             raise ValueError("Categorical.logits needs at least one axis, got a scalar.")
 
     def validate(self, x: Any, leading: int = 1) -> Array:
-        """Symbols [N] as integers, or a ValueError naming the first that is not in 0..V-1."""
+        """Symbols [N] or [N, D] as integers, or a ValueError naming the first not in 0..V-1."""
         x = x if isinstance(x, jax.Array) else np.asarray(x)
-        if x.ndim != leading:
-            expected = "[N]" if leading == 1 else "[B, T]"
-            raise ValueError(f"symbols must have shape {expected}, got {list(x.shape)}.")
-        if self.logits.ndim != 2:
-            raise ValueError(f"a categorical family needs logits [K, V], got {self.logits.shape}.")
-        num_symbols = self.logits.shape[1]
+        if self.logits.ndim not in (2, 3):
+            raise ValueError(
+                f"a categorical family needs logits [K, V] or [K, D, V], got {self.logits.shape}."
+            )
+        if x.ndim != leading + len(self.event_shape) or x.shape[leading:] != self.event_shape:
+            axes = [*("N" if leading == 1 else "BT"), *map(str, self.event_shape)]
+            raise ValueError(f"symbols must have shape [{', '.join(axes)}], got {list(x.shape)}.")
+        num_symbols = self.logits.shape[-1]
         remedy = f"symbols are integers from 0 to {num_symbols - 1} here."
         if not jnp.issubdtype(x.dtype, jnp.integer):
             if x.dtype.kind not in "fb":
@@ -111,22 +115,55 @@ class Categorical:
         refuse((x < 0) | (x >= num_symbols), x, "symbol out of range", remedy, leading)
         return x.astype(np.int32)
 
-    def log_prob(self, x: Int[Array, " N"]) -> Float[Array, "N K"]:
-        """Log-probability of each symbol under each member; NaN for a symbol outside 0..V-1."""
-        table = self.log_probs.T
-        legal = (x >= 0) & (x < len(table))
-        return jnp.where(legal[:, None], table[jnp.where(legal, x, 0)], jnp.nan)
+    def log_prob(self, x: Int[Array, "N ..."]) -> Float[Array, "N K"]:
+        """Log-probability of each row under each member; NaN for a symbol outside 0..V-1."""
+        return self._log_prob(x, None)
+
+    def _log_prob(self, x: Array, observed: Bool[Array, "N ..."] | None) -> Float[Array, "N K"]:
+        """The same over what is observed, one column at a time: O(N K) memory."""
+
+        def column(total: Array, parts: Any) -> tuple[Array, None]:
+            table, x, there = parts
+            legal = (x >= 0) & (x < len(table))
+            each = jnp.where(legal[:, None], table[jnp.where(legal, x, 0)], jnp.nan)
+            return total + (each if there is None else jnp.where(there[:, None], each, 0)), None
+
+        tables = jnp.moveaxis(self.by_column(self.log_probs), 0, -1)  # [D, V, K]
+        parts = tables, _columns(x), None if observed is None else _columns(observed)
+        if len(tables) == 1:
+            return column(jnp.zeros((), tables.dtype), jax.tree.map(lambda part: part[0], parts))[0]
+        start = jnp.zeros((len(x), self.num_members), tables.dtype)
+        return lax.scan(column, start, parts)[0]
+
+    def by_column(self, table: Array) -> Float[Array, "K D V"]:
+        """A table shaped like the logits with the axis of columns, of which there may be one."""
+        return table.reshape(self.num_members, -1, table.shape[-1])
 
     def stats(
-        self, x: Int[Array, " N"], responsibilities: Float[Array, "N K"]
-    ) -> Float[Array, "K V"]:
+        self, x: Int[Array, "N ..."], responsibilities: Float[Array, "N K"]
+    ) -> Float[Array, "K ... V"]:
         """Expected count of every symbol from every member.  Bishop (2006) 13.23."""
+        return self._stats(x, responsibilities, None)
+
+    def _stats(self, x: Array, responsibilities: Array, observed: Array | None) -> Array:
         num_symbols = self.logits.shape[-1]
-        if is_cpu() or num_symbols > SCATTER_FROM:
-            counts = jnp.zeros((num_symbols, responsibilities.shape[1]), responsibilities.dtype)
-            return counts.at[x].add(responsibilities).T
-        shown = (x[:, None] == jnp.arange(num_symbols)).astype(responsibilities.dtype)
-        return jnp.dot(responsibilities.T, shown, precision=PRECISION)
+
+        def column(parts: Any) -> Float[Array, "K V"]:
+            x, there = parts
+            weight = responsibilities
+            weight = weight if there is None else jnp.where(there[:, None], weight, 0)
+            if is_cpu() or num_symbols > SCATTER_FROM:
+                counts = jnp.zeros((num_symbols, weight.shape[1]), weight.dtype)
+                return counts.at[x].add(weight).T
+            shown = (x[:, None] == jnp.arange(num_symbols)).astype(weight.dtype)
+            return jnp.dot(weight.T, shown, precision=PRECISION)
+
+        parts = _columns(x), None if observed is None else _columns(observed)
+        if len(parts[0]) == 1:
+            counts = column(jax.tree.map(lambda part: part[0], parts))[:, None]
+        else:
+            counts = jnp.swapaxes(lax.map(column, parts), 0, 1)
+        return counts.reshape(self.logits.shape)
 
     def partial_form(self, _: Any = None) -> "PartialCategorical":
         """The members on symbols of which some are missing."""
@@ -156,21 +193,29 @@ class Categorical:
         """The prior's `symbols`, where they are possible."""
         return self.pretend_counts(prior.symbols)
 
-    def sample(self, key: Array, member: Int[Array, " N"]) -> Int[Array, " N"]:
-        """One symbol from each of the members named."""
+    def sample(self, key: Array, member: Int[Array, " N"]) -> Int[Array, "N ..."]:
+        """One symbol, or a row of them, from each of the members named."""
         return jax.random.categorical(key, self.log_probs[member])
 
     @classmethod
-    def pooled(cls, x: Int[Array, " N"], num_members: int) -> Self:
-        """Every member at the frequencies of the symbols 0..max(x) in `x`.
+    def pooled(cls, x: Int[Array, "N ..."], num_members: int) -> Self:
+        """Every member at the frequencies of the symbols 0..max(x) in each column of `x`.
 
-        A symbol that `x` lacks gets a logit of -inf, and every later fit leaves it there.
+        A symbol that a column lacks gets a logit of -inf, and every later fit leaves it there.
         """
-        counts = np.bincount(np.asarray(x))
-        logits = np.log(counts, where=counts > 0, out=np.full(len(counts), -np.inf)) - np.log(
-            len(x)
-        )
-        return cls(jnp.broadcast_to(jnp.asarray(logits), (num_members, len(counts))))
+        rows = np.asarray(x)
+        num_symbols = int(rows.max()) + 1
+        columns = rows.reshape(len(rows), -1).T
+        counts = np.stack([np.bincount(column, minlength=num_symbols) for column in columns])
+        seen = np.full(counts.shape, -np.inf)
+        logits = np.log(counts, where=counts > 0, out=seen) - np.log(len(rows))
+        shape = (num_members, *rows.shape[1:], num_symbols)
+        return cls(jnp.broadcast_to(jnp.asarray(logits.reshape(shape[1:])), shape))
+
+
+def _columns(rows: Array) -> Array:
+    """Rows [N] or [N, D] as columns [D, N]."""
+    return rows.reshape(len(rows), -1).T
 
     @classmethod
     def of(cls, num_symbols: int) -> "CategoricalOf":
@@ -209,39 +254,51 @@ class PartialCategorical:
         return True
 
     def log_prob(self, x: Partial) -> Float[Array, "N K"]:
-        """Log-probability of each symbol under each member, 0 where it is missing."""
-        return jnp.where(x.observed[:, None], self.family.log_prob(x.values), 0)
+        """Log-probability under each member of the symbols observed, 0 where none is."""
+        return self.family._log_prob(x.values, x.observed)
 
     def stats(self, x: Partial, responsibilities: Float[Array, "N K"]) -> Any:
-        """Expected counts of the observed symbols [K, V], and of missing ones [K]."""
-        there = x.observed[:, None]
-        seen = self.family.stats(x.values, jnp.where(there, responsibilities, 0))
-        return seen, jnp.sum(jnp.where(there, 0, responsibilities).T, 1)
+        """Expected counts of the observed symbols [K, ..., V], and of missing ones [K, D]."""
+        seen = self.family._stats(x.values, responsibilities, x.observed)
+        return seen, jnp.dot(responsibilities.T, _missing(x, seen.dtype), precision=PRECISION)
 
-    def finish_given(self, form: "PartialCategorical", total: Any) -> Float[Array, "K V"]:
+    def finish_given(self, form: "PartialCategorical", total: Any) -> Float[Array, "K ... V"]:
         """Of what is missing, symbols are expected as `form` has them."""
         seen, missing = total
-        return seen + missing[:, None] * form.family.probs
+        return seen + (missing[..., None] * form._probs).reshape(seen.shape)
+
+    @property
+    def _log_probs(self) -> Float[Array, "K D V"]:
+        return self.family.by_column(self.family.log_probs)
+
+    @property
+    def _probs(self) -> Float[Array, "K D V"]:
+        return jnp.exp(self._log_probs)
 
     def missing_entropy(self, x: Partial) -> Float[Array, "N K"]:
         """Entropy of what is missing given the member."""
-        log_probs = self.family.log_probs
-        return _where_missing(x, -jnp.sum(times(jnp.exp(log_probs), log_probs), 1))
+        return _where_missing(x, -jnp.sum(times(self._probs, self._log_probs), -1))
 
     def missing_divergence(self, other: "PartialCategorical", x: Partial) -> Float[Array, "N K"]:
         """Divergence of what is missing, given the member, from that of `other`."""
-        each = relative_entropy(self.family.log_probs, other.family.log_probs)
-        return _where_missing(x, jnp.sum(each, 1))
+        return _where_missing(x, jnp.sum(relative_entropy(self._log_probs, other._log_probs), -1))
 
-    def expected(self, x: Partial, responsibilities: Float[Array, "N K"]) -> Int[Array, " N"]:
+    def expected(self, x: Partial, responsibilities: Float[Array, "N K"]) -> Int[Array, "N ..."]:
         """The most probable symbol of the members, mixed; of equal ones the first."""
-        mixed = jnp.dot(responsibilities, self.family.probs, precision=PRECISION)
-        return jnp.argmax(mixed, 1).astype(x.values.dtype)
+        mixed = jnp.einsum("nk,kdv->ndv", responsibilities, self._probs, precision=PRECISION)
+        return jnp.argmax(mixed, -1).reshape(x.values.shape).astype(x.values.dtype)
 
-    def draw(self, key: Array, x: Partial, member: Int[Array, " N"]) -> Int[Array, " N"]:
-        """One symbol from each of the members named."""
+    def draw(self, key: Array, x: Partial, member: Int[Array, " N"]) -> Int[Array, "N ..."]:
+        """One symbol, or a row of them, from each of the members named."""
         return self.family.sample(key, member).astype(x.values.dtype)
 
 
-def _where_missing(x: Partial, each: Float[Array, " K"]) -> Float[Array, "N K"]:
-    return jnp.where(x.observed[:, None], 0, each)
+def _missing(x: Partial, dtype: Any) -> Float[Array, "N D"]:
+    """1 where an entry is missing."""
+    return 1 - x.observed.reshape(len(x.values), -1).astype(dtype)
+
+
+def _where_missing(x: Partial, each: Float[Array, "K D"]) -> Float[Array, "N K"]:
+    """Σ_d over what is missing of each row; a value may be infinite where nothing is missing."""
+    missing = _missing(x, each.dtype)[:, None]
+    return jnp.sum(times(missing, each), -1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxem import em, parameters
-from jaxem.families import moments
+from jaxem.families import features, moments
 from jaxem.families.moments import GaussianStats
 from jaxem.families.optional import finite_rows
 from jaxem.families.partial_diagonal import (
@@ -170,6 +170,19 @@ class DiagonalGaussian:
         """One row from each of the members named."""
         noise = jax.random.normal(key, (len(member), *self.event_shape), self.mean.dtype)
         return self.mean[member] + jnp.exp(self.log_scale)[member] * noise
+
+    def marginal(self, dims: Any) -> Self:
+        """The members of these features alone, in this order."""
+        return self._of(features.split(dims, self.mean.shape[1])[0])
+
+    def condition(self, dims: Any, values: Any) -> tuple[Self, Float[Array, " K"]]:
+        """The members of the other features, and log p(values [d]) of these."""
+        named, others, values = features.split_known(dims, values, self.mean.shape[1])
+        return self._of(others), self._of(named).log_prob(values[None])[0]
+
+    def _of(self, named: Any) -> Self:
+        mean, log_scale = jnp.asarray(self.mean), jnp.asarray(self.log_scale)
+        return replace(self, mean=mean[:, named], log_scale=log_scale[:, named])
 
     @classmethod
     def pooled(cls, x: Float[Array, "N D"], num_members: int) -> Self:

@@ -164,6 +164,17 @@ class MixtureFamily:
         inner = self.weights.sample(inner_key, member)
         return self.components.sample(row_key, member * self.weights.logits.shape[1] + inner)
 
+    def marginal(self, dims: Any) -> Self:
+        """The members of these features alone, if the inner family is Gaussian."""
+        return replace(self, components=self.components.marginal(dims))
+
+    def condition(self, dims: Any, values: Any) -> tuple[Self, Float[Array, " K"]]:
+        """The members of the other features given values [d] of these, and log p(values)."""
+        components, log_prob = self.components.condition(dims, values)
+        log_joint = self.weights.log_probs + log_prob.reshape(self.weights.logits.shape)
+        given = replace(self, weights=Categorical(log_joint), components=components)
+        return given, logsumexp(log_joint, 1)
+
     @classmethod
     def of(cls, family: Any, num_components: int) -> "MixtureOf":
         """The kind of family whose members are mixtures of `num_components` members of `family`.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxem import em, parameters
-from jaxem.families import moments
+from jaxem.families import features, moments
 from jaxem.families.moments import GaussianStats
 from jaxem.families.optional import finite_rows
 from jaxem.families.partial_diagonal import (
@@ -173,6 +173,17 @@ class SphericalGaussian:
         """One row from each of the members named."""
         noise = jax.random.normal(key, (len(member), *self.event_shape), self.mean.dtype)
         return self.mean[member] + jnp.exp(self.log_scale)[member, None] * noise
+
+    def marginal(self, dims: Any) -> Self:
+        """The members of these features alone, in this order."""
+        named, _ = features.split(dims, self.mean.shape[1])
+        return replace(self, mean=jnp.asarray(self.mean)[:, named])
+
+    def condition(self, dims: Any, values: Any) -> tuple[Self, Float[Array, " K"]]:
+        """The members of the other features, and log p(values [d]) of these."""
+        named, others, values = features.split_known(dims, values, self.mean.shape[1])
+        given = self.marginal(named).log_prob(values[None])[0]
+        return replace(self, mean=jnp.asarray(self.mean)[:, others]), given
 
     @classmethod
     def pooled(cls, x: Float[Array, "N D"], num_members: int) -> Self:

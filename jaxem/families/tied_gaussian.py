@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxem import em, parameters
-from jaxem.families import covariance as cov, moments
+from jaxem.families import covariance as cov, features, moments
 from jaxem.families.conditional import Conditional
 from jaxem.families.moments import GaussianStats
 from jaxem.families.optional import finite_rows
@@ -194,6 +194,27 @@ class TiedGaussian:
         """One row from each of the members named."""
         noise = jax.random.normal(key, (len(member), *self.event_shape), self.mean.dtype)
         return self.mean[member] + jnp.dot(noise, self.scale_tril.T, precision=PRECISION)
+
+    def marginal(self, dims: Any) -> Self:
+        """The members of these features alone, in this order.  Bishop (2006) 2.98."""
+        named, others = features.split(dims, self.mean.shape[1])
+        factor = features.first(self.scale_tril, named, others)
+        kept = factor[: len(named), : len(named)]
+        return replace(self, mean=jnp.asarray(self.mean)[:, named], log_cholesky=cov.pack(kept))
+
+    def condition(self, dims: Any, values: Any) -> tuple[Self, Float[Array, " K"]]:
+        """The members of the other features given values [d] of these, and log p(values).
+
+        Their covariance is shared as well.  Bishop (2006) 2.81-2.82, 2.98.
+        """
+        named, others, values = features.split_known(dims, values, self.mean.shape[1])
+        mean, size = jnp.asarray(self.mean), len(named)
+        factor = features.first(self.scale_tril, named, others)
+        noise, moved = features.regress(factor, values.astype(mean.dtype) - mean[:, named])
+        log_scale = jnp.sum(jnp.log(jnp.diagonal(factor[:size, :size])))
+        log_prob = moments.gaussian_constant(size) - 0.5 * jnp.sum(noise**2, -1) - log_scale
+        kept = cov.pack(factor[size:, size:])
+        return replace(self, mean=mean[:, others] + moved, log_cholesky=kept), log_prob
 
     @classmethod
     def pooled(cls, x: Float[Array, "N D"], num_members: int) -> Self:
