@@ -18,6 +18,7 @@ from jaxem.iteration import (
     CONVERGED as CONVERGED,
     FELL as FELL,
     NON_FINITE as NON_FINITE,
+    OUT_OF_STEPS as OUT_OF_STEPS,
     OUTCOMES as OUTCOMES,
     RUNNING as RUNNING,
     State,

@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 PRECISION = lax.Precision.HIGHEST  # TF32 and bfloat16 defaults are wrong by whole nats in densities
-UNROLLED = 16
+UNROLLED = 16  # alternatives up to which a reduction is written out: XLA vectorises that on a CPU
 SERIES_ORDER = 18  # of exp within 1 of 0: the next term, 2/19!, is lost in any dtype's rounding
 
 
@@ -40,13 +40,12 @@ def softmax(a: Float[Array, "..."], axis: int) -> tuple[Float[Array, "..."], Flo
     return unnormalised / total, jnp.squeeze(log_normalizer, axis)
 
 
-def _across(combine: Any, a: Array, axis: int) -> Array:
-    """The maximum or the sum along an axis; slice by slice where these are few and long."""
-    axis %= a.ndim
-    if axis == a.ndim - 1 or not 1 < a.shape[axis] <= UNROLLED:
+def _across(combine: Any, a: Array, axis: int | tuple[int, ...]) -> Array:
+    """The maximum or the sum along axes; slice by slice where one axis has few and long ones."""
+    one = axis % a.ndim if isinstance(axis, int) else a.ndim - 1
+    if one == a.ndim - 1 or not 1 < a.shape[one] <= UNROLLED:
         return (jnp.max if combine is jnp.maximum else jnp.sum)(a, axis)
-    slices = jnp.unstack(a, axis=axis)
-    return functools.reduce(combine, slices)
+    return functools.reduce(combine, jnp.unstack(a, axis=one))
 
 
 def maximum(a: Float[Array, "..."], axis: int) -> Float[Array, "..."]:

@@ -371,6 +371,7 @@ def test_fits_that_failed_or_collapsed_are_not_the_best() -> None:
     assert np.isnan(agreement.compare(workload, given, sound, collapsed)["difference"])
 
 
+@pytest.mark.slow
 def test_a_group_of_many_fits_is_measured_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

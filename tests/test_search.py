@@ -307,7 +307,7 @@ def test_a_bar_shows_members_done_and_the_best(capsys):
 
 
 def test_a_bar_without_tqdm_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    monkeypatch.setitem(sys.modules, "tqdm", None)
     with pytest.raises(ModuleNotFoundError, match=r"tqdm: pip install 'jaxem\[cli\]'"):
         Bar()
 

@@ -45,8 +45,8 @@ class PositiveTable:
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """An observation is one integer."""
-        return ()
+        """An observation is one integer, or (D,) of them."""
+        return self.probs.shape[1:-1]
 
     def expected_log_prob(self, stats: Array, candidate: Any) -> Float[Array, ""]:
         """Σ counts · log p of the candidate, with 0 · log 0 = 0."""

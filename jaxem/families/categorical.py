@@ -117,53 +117,13 @@ class Categorical:
 
     def log_prob(self, x: Int[Array, "N ..."]) -> Float[Array, "N K"]:
         """Log-probability of each row under each member; NaN for a symbol outside 0..V-1."""
-        return self._log_prob(x, None)
-
-    def _log_prob(self, x: Array, observed: Bool[Array, "N ..."] | None) -> Float[Array, "N K"]:
-        """The same over what is observed, one column at a time: O(N K) memory."""
-
-        def column(total: Array, parts: Any) -> tuple[Array, None]:
-            table, x, there = parts
-            legal = (x >= 0) & (x < len(table))
-            each = jnp.where(legal[:, None], table[jnp.where(legal, x, 0)], jnp.nan)
-            return total + (each if there is None else jnp.where(there[:, None], each, 0)), None
-
-        tables = jnp.moveaxis(self.by_column(self.log_probs), 0, -1)  # [D, V, K]
-        parts = tables, _columns(x), None if observed is None else _columns(observed)
-        if len(tables) == 1:
-            return column(jnp.zeros((), tables.dtype), jax.tree.map(lambda part: part[0], parts))[0]
-        start = jnp.zeros((len(x), self.num_members), tables.dtype)
-        return lax.scan(column, start, parts)[0]
-
-    def by_column(self, table: Array) -> Float[Array, "K D V"]:
-        """A table shaped like the logits with the axis of columns, of which there may be one."""
-        return table.reshape(self.num_members, -1, table.shape[-1])
+        return _log_prob(self.log_probs, x)
 
     def stats(
         self, x: Int[Array, "N ..."], responsibilities: Float[Array, "N K"]
     ) -> Float[Array, "K ... V"]:
         """Expected count of every symbol from every member.  Bishop (2006) 13.23."""
-        return self._stats(x, responsibilities, None)
-
-    def _stats(self, x: Array, responsibilities: Array, observed: Array | None) -> Array:
-        num_symbols = self.logits.shape[-1]
-
-        def column(parts: Any) -> Float[Array, "K V"]:
-            x, there = parts
-            weight = responsibilities
-            weight = weight if there is None else jnp.where(there[:, None], weight, 0)
-            if is_cpu() or num_symbols > SCATTER_FROM:
-                counts = jnp.zeros((num_symbols, weight.shape[1]), weight.dtype)
-                return counts.at[x].add(weight).T
-            shown = (x[:, None] == jnp.arange(num_symbols)).astype(weight.dtype)
-            return jnp.dot(weight.T, shown, precision=PRECISION)
-
-        parts = _columns(x), None if observed is None else _columns(observed)
-        if len(parts[0]) == 1:
-            counts = column(jax.tree.map(lambda part: part[0], parts))[:, None]
-        else:
-            counts = jnp.swapaxes(lax.map(column, parts), 0, 1)
-        return counts.reshape(self.logits.shape)
+        return _counts(self.logits, x, responsibilities)
 
     def partial_form(self, _: Any = None) -> "PartialCategorical":
         """The members on symbols of which some are missing."""
@@ -212,11 +172,6 @@ class Categorical:
         shape = (num_members, *rows.shape[1:], num_symbols)
         return cls(jnp.broadcast_to(jnp.asarray(logits.reshape(shape[1:])), shape))
 
-
-def _columns(rows: Array) -> Array:
-    """Rows [N] or [N, D] as columns [D, N]."""
-    return rows.reshape(len(rows), -1).T
-
     @classmethod
     def of(cls, num_symbols: int) -> "CategoricalOf":
         """The kind of family over the symbols 0..V-1, whether data have all of them or not.
@@ -255,11 +210,11 @@ class PartialCategorical:
 
     def log_prob(self, x: Partial) -> Float[Array, "N K"]:
         """Log-probability under each member of the symbols observed, 0 where none is."""
-        return self.family._log_prob(x.values, x.observed)
+        return _log_prob(self.family.log_probs, x.values, x.observed)
 
     def stats(self, x: Partial, responsibilities: Float[Array, "N K"]) -> Any:
         """Expected counts of the observed symbols [K, ..., V], and of missing ones [K, D]."""
-        seen = self.family._stats(x.values, responsibilities, x.observed)
+        seen = _counts(self.family.logits, x.values, responsibilities, x.observed)
         return seen, jnp.dot(responsibilities.T, _missing(x, seen.dtype), precision=PRECISION)
 
     def finish_given(self, form: "PartialCategorical", total: Any) -> Float[Array, "K ... V"]:
@@ -269,7 +224,7 @@ class PartialCategorical:
 
     @property
     def _log_probs(self) -> Float[Array, "K D V"]:
-        return self.family.by_column(self.family.log_probs)
+        return _by_column(self.family.log_probs)
 
     @property
     def _probs(self) -> Float[Array, "K D V"]:
@@ -302,3 +257,59 @@ def _where_missing(x: Partial, each: Float[Array, "K D"]) -> Float[Array, "N K"]
     """Σ_d over what is missing of each row; a value may be infinite where nothing is missing."""
     missing = _missing(x, each.dtype)[:, None]
     return jnp.sum(times(missing, each), -1)
+
+
+def _by_column(table: Float[Array, "K ... V"]) -> Float[Array, "K D V"]:
+    """A table with an axis of columns, of which there may be one."""
+    return table.reshape(len(table), -1, table.shape[-1])
+
+
+def _columns(rows: Array) -> Array:
+    """Rows [N] or [N, D] as columns [D, N]."""
+    return rows.reshape(len(rows), -1).T
+
+
+def _log_prob(
+    log_probs: Float[Array, "K ... V"], x: Array, observed: Bool[Array, "N ..."] | None = None
+) -> Float[Array, "N K"]:
+    """Σ_d log p(x_d) over what is observed, one column at a time: O(N K) memory."""
+
+    def column(total: Array, parts: Any) -> tuple[Array, None]:
+        table, x, there = parts
+        legal = (x >= 0) & (x < len(table))
+        each = jnp.where(legal[:, None], table[jnp.where(legal, x, 0)], jnp.nan)
+        return total + (each if there is None else jnp.where(there[:, None], each, 0)), None
+
+    tables = jnp.moveaxis(_by_column(log_probs), 0, -1)  # [D, V, K]
+    parts = tables, _columns(x), None if observed is None else _columns(observed)
+    if len(tables) == 1:
+        return column(jnp.zeros((), tables.dtype), jax.tree.map(lambda part: part[0], parts))[0]
+    start = jnp.zeros((len(x), len(log_probs)), tables.dtype)
+    return lax.scan(column, start, parts)[0]
+
+
+def _counts(
+    logits: Float[Array, "K ... V"],
+    x: Array,
+    responsibilities: Float[Array, "N K"],
+    observed: Bool[Array, "N ..."] | None = None,
+) -> Float[Array, "K ... V"]:
+    """Expected counts of the symbols observed, shaped like the logits."""
+    num_symbols = logits.shape[-1]
+
+    def column(parts: Any) -> Float[Array, "K V"]:
+        x, there = parts
+        weight = responsibilities
+        weight = weight if there is None else jnp.where(there[:, None], weight, 0)
+        if is_cpu() or num_symbols > SCATTER_FROM:
+            counts = jnp.zeros((num_symbols, weight.shape[1]), weight.dtype)
+            return counts.at[x].add(weight).T
+        shown = (x[:, None] == jnp.arange(num_symbols)).astype(weight.dtype)
+        return jnp.dot(weight.T, shown, precision=PRECISION)
+
+    parts = _columns(x), None if observed is None else _columns(observed)
+    if len(parts[0]) == 1:
+        counts = column(jax.tree.map(lambda part: part[0], parts))[:, None]
+    else:
+        counts = jnp.swapaxes(lax.map(column, parts), 0, 1)
+    return counts.reshape(logits.shape)

@@ -57,17 +57,15 @@ def stacked(model: Any, batch: Batch) -> Any:
     Raises:
         ValueError: what `model.validate` refuses, and in which data set it is; no data set at all.
     """
+    if len(batch) == 0:
+        raise ValueError("Batch holds no data set.")
     if isinstance(batch.data, (list, tuple)):
-        if len(batch) == 0:
-            raise ValueError("Batch holds no data set.")
         return _padded([_validated(model, batch, index) for index in range(len(batch))])
     data = batch.data
     if not isinstance(data, (Samples, Sequences)):
         data = as_array(data)
         if data.ndim < 2:
             raise ValueError(f"Batch needs an axis of data sets before the rows, got {data.shape}.")
-    if len(batch) == 0:
-        raise ValueError("Batch holds no data set.")
     first = _validated(model, batch, 0)
     plain = not isinstance(data, (Samples, Sequences)) or len(jax.tree.leaves(data)) == 1
     if isinstance(first, (Samples, Sequences)) and plain:

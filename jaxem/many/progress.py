@@ -17,10 +17,10 @@ class Bar:
 
     def __init__(self, total: int | None = None, *, leave: bool = True) -> None:
         try:
-            from tqdm.auto import tqdm
+            from tqdm import auto
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("a bar needs tqdm: pip install 'jaxem[cli]'.") from error
-        self._bar: Any = tqdm(total=total, unit="fit", leave=leave, dynamic_ncols=True)
+        self._bar: Any = auto.tqdm(total=total, unit="fit", leave=leave, dynamic_ncols=True)
 
     def __call__(self, done: int, total: int, best: float) -> None:
         """Show that so many of all fits are done, and the best objective so far."""

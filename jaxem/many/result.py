@@ -26,6 +26,17 @@ class SearchResult:
     and frozen parts are left out, a simplex of V possible entries counts V − 1, and the initial
     distribution of a hidden Markov model counts.  The n of BIC and ICL is the number of rows or of
     time steps, or the sum of their weights.
+
+    Examples:
+        >>> import jax, jaxem
+        >>> from jaxem.initialize import Start, kmeans_plus_plus
+        >>> quakes = jaxem.datasets.earthquakes()
+        >>> orders = [Start(kmeans_plus_plus, jaxem.Poisson, k) for k in (1, 2)]
+        >>> result = jaxem.search(jax.random.key(0), quakes, orders, restarts=3)
+        >>> result.names[result.ranking()[0]], result.num_parameters[0, :, 0].tolist()
+        ('Poisson, K=2', [1, 3])
+        >>> result.found().tolist(), len(result.records())
+        ([[3, 3]], 6)
     """
 
     criterion: str  # by which `best` decides
