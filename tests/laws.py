@@ -116,6 +116,12 @@ def _integers(stop: int, *shape: int) -> Callable[[np.random.Generator], np.ndar
     return lambda rng: rng.integers(0, stop, (N, *shape))
 
 
+def _agreeing(rng: np.random.Generator) -> np.ndarray:
+    """Rows of symbols that mostly agree: of any others EM hardly tells the components apart."""
+    rows = rng.integers(0, V, (N, D))
+    return np.where(rng.random((N, 1)) < 0.8, rows[:, :1], rows)
+
+
 def _reals(rng: np.random.Generator) -> np.ndarray:
     return rng.normal(0, 1.5, (N, D))
 
@@ -148,7 +154,7 @@ FAMILIES = {
     ),
     "rows of Categorical": Family(
         _rows_of_symbols,
-        _integers(V, D),
+        _agreeing,
         densities.categorical,
         densities.categorical_log_prior,
         K * D * (V - 1),

@@ -136,7 +136,11 @@ def theory(step: Step, part: Part) -> np.ndarray:
         inside = last == "weights" and isinstance(at(model, parent), MixtureFamily)
         choices = _observations(step, parent if inside else part.name)
     pretended = np.asarray(part.stats, float) - np.asarray(at(step.stats, part.name), float)
-    return -(choices + pretended.sum(-1))
+    rows = pretended.sum(-1)
+    choices = np.asarray(choices)
+    # A member makes as many in every column of its rows.
+    columns = tuple(range(choices.ndim, rows.ndim))
+    return -(np.expand_dims(choices, columns) + rows)
 
 
 def _observations(step: Step, name: str) -> np.ndarray:
