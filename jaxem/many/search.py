@@ -4,7 +4,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from jaxem.many.chunks import WORKER, check_memory, num_workers
 from jaxem.many.members import Fitted, Options, Progress, fit_members
 from jaxem.many.progress import Bar
 from jaxem.many.result import SearchResult
-from jaxem.many.starts import Candidate, starts, traced_starts
+from jaxem.many.starts import Candidate, check_one_shape, starts, traced_starts
 
 
 def search(
@@ -222,8 +222,18 @@ def _begin(
     else:
         member = jax.tree.map(lambda leaf: leaf[0], models)
     if not hasattr(member, "e_step"):
-        raise ValueError(f"candidate {index} (from 0) made no model to fit, but {member!r}.")
-    whole = stacked(member, data) if several else member.validate(data)
+        raise ValueError(f"candidate {index} (from 0) made no model to fit, but {member}.")
+    if isinstance(data, Batch):
+        try:
+            whole = stacked(member, data)
+        except ValueError:  # is it the data, or what the candidate read off the first of them?
+            made = []
+            with suppress(ValueError):
+                made.extend(candidate(keys[0], data[i]) for i in range(sets))
+            check_one_shape(made, range(sets))
+            raise
+    else:
+        whole = member.validate(data)
     data_set = np.repeat(np.arange(sets), restarts) if several else None
     check_accelerate(options.accelerate, member)
     options = replace(options, frozen=parameters.check_frozen(member, options.frozen))

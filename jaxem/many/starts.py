@@ -1,6 +1,6 @@
 """Starts of a candidate for many keys and data sets: in one compiled call if it can be traced."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,14 +35,23 @@ def starts(candidate: Candidate, keys: Array, data: Any, whole: Any, data_set: A
     made = [
         candidate(keys[i], data if data_set is None else data[int(which[i])]) for i in range(number)
     ]
-    for i, model in enumerate(made):
-        if shapes(model) != shapes(made[0]):
-            raise ValueError(
-                f"a candidate must make models of one shape, but they differ between data sets "
-                f"{which[0]} and {which[i]}: {shapes(made[0])} and {shapes(model)}; state what it "
-                "takes from the data, such as the number of symbols."
-            )
+    check_one_shape(made, which)
     return jax.tree.map(lambda *leaves: np.stack(leaves), *made)
+
+
+def check_one_shape(models: Sequence[Any], data_sets: Any) -> None:
+    """Models made of these data sets can be stacked.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    for i, model in enumerate(models):
+        if shapes(model) != shapes(models[0]):
+            raise ValueError(
+                "a candidate must make models of one shape, but they differ between data sets "
+                f"{data_sets[0]} and {data_sets[i]}: {shapes(models[0])} and {shapes(model)}; "
+                "state what it takes from the data, such as the number of symbols."
+            )
 
 
 def traced_starts(candidate: Candidate, keys: Array, data: Any, data_set: Any) -> Any:
