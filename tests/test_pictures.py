@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 import jaxem
 from jaxem import em, plots
 from jaxem.comparison.certificate import Certificate, Check
-from jaxem.plots.hmm import TINT
-from jaxem.plots.look import COLOURS, GREY, blended
+from jaxem.plots.hmm import LIGHTNESS, tinted
+from jaxem.plots.look import COLOURS, GREY, blended, hatch, marker
 
 HALF = jaxem.Categorical.from_probs(np.array([0.5, 0.5]))
 STAY = jaxem.Categorical.from_probs(np.array([[0.9, 0.1], [0.0, 1.0]]))
@@ -73,6 +73,15 @@ def test_of_many_traces_the_best_stands_out() -> None:
         plots.trace(fitted([np.nan]))
 
 
+def test_fits_to_one_data_set_of_several_are_drawn_and_of_all_are_not() -> None:
+    restarts = fitted([-9.0, -5.0], [-8.0, -3.0])
+    one = jax.tree.map(lambda leaf: leaf[None], restarts)  # as `search` has them
+    assert legend(plots.trace(one)) == legend(plots.trace(restarts))
+    two = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), restarts)
+    with pytest.raises(ValueError, match=r"\[2, 2, 2\], of fits to several data sets"):
+        plots.trace(two)
+
+
 def test_transitions_are_a_map_with_their_numbers() -> None:
     axes = plots.transitions(jaxem.HMM(HALF, STAY, RATES), names=["calm", "wild"])
     np.testing.assert_allclose(axes.images[0].get_array(), [[0.9, 0.1], [0.0, 1.0]], atol=1e-6)
@@ -88,6 +97,14 @@ def test_of_many_states_there_are_no_numbers_and_of_changing_transitions_no_map(
     table = jaxem.Categorical(np.zeros((20, 20)))
     many = jaxem.HMM(jaxem.Categorical(np.zeros(20)), table, jaxem.Poisson(np.zeros(20)))
     assert not plots.transitions(many).texts
+    names = [f"a state by the name of {k}" for k in range(20)]
+    axes = plots.transitions(many, names=names)
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == names
+    axes.figure.draw_without_rendering()
+    boxes = [tick.get_window_extent() for tick in axes.get_xticklabels()]
+    assert all(left.x1 <= right.x0 + 0.5 for left, right in zip(boxes, boxes[1:], strict=False))
+    assert axes.yaxis.label.get_window_extent().x0 >= 0  # nothing is cut off
+    assert axes.xaxis.label.get_window_extent().y0 >= 0
     changing = jaxem.HMM(HALF, jaxem.Categorical(np.zeros((5, 2, 2))), RATES)
     with pytest.raises(ValueError, match="change with time"):
         plots.transitions(changing)
@@ -105,7 +122,8 @@ def test_a_certificate_is_a_bar_a_check_up_to_its_share_of_the_tolerance() -> No
         Check.of("none allowed", 1.0, 0.0, ""),
     )
     axes = plots.certificate(Certificate("a step", checks))
-    ends = {round(bar.get_y() + bar.get_height() / 2): bar for bar in axes.patches}
+    bars = [bar for group in axes.containers for bar in group]
+    ends = {round(bar.get_y() + bar.get_height() / 2): bar for bar in bars}
     shares = {i: bar.get_x() + bar.get_width() for i, bar in ends.items()}
     assert shares[0] == pytest.approx(1e-2) and shares[2] == pytest.approx(300)
     assert shares[5] == pytest.approx(1e-3) and shares[6] == pytest.approx(1e3)
@@ -115,6 +133,7 @@ def test_a_certificate_is_a_bar_a_check_up_to_its_share_of_the_tolerance() -> No
     assert [tick.get_text() for tick in axes.get_yticklabels()] == [one.name for one in checks]
     assert [one.get_text() for one in axes.texts] == ["not applicable"]
     assert line(axes, "tolerance").get_xdata() == [1, 1]
+    assert len(axes.patches) - len(bars) == 4  # bands behind the 2nd, 4th, 6th and 8th kind
     with pytest.raises(ValueError, match="no checks"):
         plots.certificate(Certificate("nothing", ()))
 
@@ -122,7 +141,7 @@ def test_a_certificate_is_a_bar_a_check_up_to_its_share_of_the_tolerance() -> No
 def test_the_labels_of_many_checks_do_not_overlap() -> None:
     checks = tuple(Check.of(f"check.{i}", 1e-3, 1.0, "") for i in range(60))
     axes = plots.certificate(Certificate("much", checks))
-    axes.figure.canvas.draw()
+    axes.figure.draw_without_rendering()
     boxes = [tick.get_window_extent() for tick in axes.get_yticklabels()]
     assert all(low.y1 <= high.y0 + 0.5 for high, low in zip(boxes, boxes[1:], strict=False))
 
@@ -140,6 +159,7 @@ def test_the_lattice_of_ctc_is_its_posterior_under_the_best_path() -> None:
     np.testing.assert_array_equal(path.get_ydata(), best)
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a", "b", "b"]
     assert axes.get_yticks().tolist() == [1, 3, 5]
+    assert [tick.get_text() for tick in axes.get_yticklabels(minor=True)] == ["-"] * 4
 
 
 def test_the_grid_of_a_transducer_is_passed_from_corner_to_corner() -> None:
@@ -156,7 +176,30 @@ def test_the_grid_of_a_transducer_is_passed_from_corner_to_corner() -> None:
     assert up == set(frames)
     assert (path.get_xdata()[0], path.get_ydata()[0]) == (0, 0)
     assert (path.get_xdata()[-1], path.get_ydata()[-1]) == (4, 3)
-    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["none", "1", "2", "2"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["1", "2", "2"]
+    assert [tick.get_text() for tick in axes.get_yticklabels(minor=True)] == ["none"]
+
+
+def test_many_labels_are_named_without_overlap_and_very_many_are_counted() -> None:
+    for number in (40, 41):
+        labels = np.arange(number) % 3 + 1
+        lattice = plots.ctc(jnp.zeros((2 * number, 4)), labels)
+        grid = plots.transducer(jnp.zeros((5, number + 1, 4)), labels)
+        for axes in (lattice, grid):
+            axes.figure.draw_without_rendering()
+            said = [tick for tick in axes.get_yticklabels() if tick.get_text()]
+            boxes = [tick.get_window_extent() for tick in said]
+            assert all(low.y1 <= up.y0 + 0.5 for low, up in zip(boxes, boxes[1:], strict=False))
+            assert (len(said) == 40) == (number == 40)
+    assert [tick.get_text() for tick in lattice.get_yticklabels()] == ["0", "10", "20", "30", "40"]
+    assert lattice.get_yticks().tolist() == [1, 21, 41, 61, 81]
+    assert grid.get_ylabel() == "labels emitted"
+
+
+def test_a_path_of_one_frame_is_a_point_that_can_be_seen() -> None:
+    axes = plots.ctc(jnp.zeros((1, 4)), np.array([2]))
+    assert line(axes, "best path").get_marker() == "o"
+    assert line(plots.ctc(jnp.zeros((2, 4)), np.array([2])), "best path").get_marker() == "None"
 
 
 def test_a_lattice_without_a_path_and_several_sequences_are_refused() -> None:
@@ -197,9 +240,27 @@ def test_behind_a_step_are_the_colours_of_its_states() -> None:
     counts = np.array([1, 2, 5, 9, 8, 10])
     axes = plots.hmm(model, counts)
     tints = np.asarray(axes.images[0].get_array())[0]
-    expected = 1 - TINT * (1 - blended(np.asarray(model.smooth(counts))))
-    np.testing.assert_allclose(tints, expected, atol=1e-6)
+    shares = np.asarray(model.smooth(counts))
+    assert 0.01 < shares[2, 0] < 0.99
+    np.testing.assert_allclose(tints, shares @ tinted(np.eye(2)), atol=1e-6)
     assert axes.get_xlim() == (-0.5, 5.5)
+
+
+def test_tints_differ_in_lightness_and_members_of_one_colour_in_their_marks() -> None:
+    grey = tinted(np.eye(3)) @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(grey, LIGHTNESS, atol=1e-6)
+    np.testing.assert_allclose(tinted(np.zeros((1, 3))), 1)
+    assert np.all(tinted(np.eye(30)) >= 0.5)
+    for look in (marker, hatch):
+        assert len({(COLOURS[k % len(COLOURS)], look(k)) for k in range(64)}) == 64
+
+
+def test_one_step_has_its_bar_in_sight_and_steps_are_whole() -> None:
+    axes = plots.hmm(jaxem.HMM(HALF, STAY, RATES), np.array([1]))
+    (bar,) = (one for one in axes.collections if hasattr(one, "get_segments"))
+    assert axes.get_ylim()[0] < bar.get_segments()[0][0, 1] < axes.get_ylim()[1]
+    axes = plots.hmm(jaxem.HMM(HALF, STAY, RATES), np.array([1, 2, 8]))
+    assert all(tick == round(tick) for tick in axes.get_xticks())
 
 
 @pytest.mark.parametrize(

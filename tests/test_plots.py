@@ -32,7 +32,7 @@ def legend(axes: Any) -> list[str]:
 def assert_nothing_overlaps(axes: Any) -> None:
     """The legend lies inside the figure and outside the data."""
     figure = axes.figure
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     box = axes.get_legend().get_window_extent()
     assert box.y0 >= axes.bbox.y1 - 1
     assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
@@ -84,6 +84,10 @@ def test_a_discrete_mixture_is_observed_beside_fitted(family: Any, values: Any) 
     axes = plots.mixture(jaxem.Mixture(HALF, family), values)
     assert legend(axes)[0] == "data" and "component 1" in legend(axes)
     assert len(axes.patches) <= 201
+    if isinstance(family, jaxem.Categorical):  # which have no order: points beside each other
+        points = drawn(axes, "component 0"), drawn(axes, "component 1")
+        assert {one.get_linestyle() for one in points} == {"None"}
+        assert np.all(points[0].get_xdata() < points[1].get_xdata())
     assert_nothing_overlaps(axes)
 
 

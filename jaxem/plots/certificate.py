@@ -10,6 +10,7 @@ from jaxem.plots.look import COLOURS, GREY, finish, new_figure
 
 LEAST, MOST = 1e-8, 1e3  # of the axis: what is nearer to 0, or further off, ends there
 ROW = 0.19  # inches of a check
+BAND = "#F2F2F2"  # behind every other kind of check
 
 
 def certificate(certificate: Certificate, *, ax: Any = None) -> Any:
@@ -17,7 +18,7 @@ def certificate(certificate: Certificate, *, ax: Any = None) -> Any:
 
     A bar that ends left of the line at 1 passed; one that failed goes beyond it, hatched and in
     another colour.  Values of 0 are dots at the left edge, and checks that have nothing to say have
-    no bar.
+    no bar.  Checks of one kind, by the first word of their names, share a background.
 
     Args:
         certificate: what `certify` returned.
@@ -55,6 +56,10 @@ def certificate(certificate: Certificate, *, ax: Any = None) -> Any:
         ax.text(
             LEAST * 1.6, i, "not applicable", color=GREY, fontsize=7.5, va="center", style="italic"
         )
+    kinds = [check.name.partition(".")[0] for check in checks]
+    starts = [i for i in place if i == 0 or kinds[i] != kinds[i - 1]]
+    for start, end in zip(starts[1::2], [*starts[2::2], len(checks)], strict=False):
+        ax.axhspan(start - 0.5, end - 0.5, color=BAND, linewidth=0, zorder=0)
     ax.axvline(1, color="black", linewidth=1.4, label="tolerance", zorder=3)
     ax.set_xscale("log")
     ax.set_xlim(LEAST, MOST)

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxem.many import SearchResult
 from jaxem.many.criteria import HIGHEST
-from jaxem.plots.look import COLOURS, LINES, MARKERS, finish, innermost, new_axes
+from jaxem.plots.look import LINES, colour, finish, innermost, marker, new_axes
 
 LABELS = {  # of the axis
     "aic": "AIC",
@@ -51,16 +51,16 @@ def criterion(
     for index, (label, members) in enumerate(groups.items()):
         at = np.array([result.num_components[c] if numbered else c for c in members], float)
         at = at + APART * (index - (len(groups) - 1) / 2) / max(len(groups) / 4, 1)
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         if name != "cv":
             every = np.where(result.is_sound, getattr(result, name), np.nan)[data_set, members]
             ax.plot(
-                np.repeat(at, every.shape[1]), every.ravel(), color=colour, marker=".",
+                np.repeat(at, every.shape[1]), every.ravel(), color=colour(index), marker=".",
                 markersize=6, markeredgewidth=0, alpha=0.45, linestyle="none", zorder=2,
             )  # fmt: skip
+        line = LINES[index % len(LINES)] if numbered else "none"
         ax.plot(
-            at, scores[members], color=colour, marker=marker, markersize=4.5, linewidth=1.2,
-            linestyle=LINES[index % len(LINES)] if numbered else "none", label=label, zorder=3,
+            at, scores[members], color=colour(index), marker=marker(index), markersize=4.5,
+            linewidth=1.2, linestyle=line, label=label, zorder=3,
         )  # fmt: skip
         if chosen in members:
             place = at[members.index(chosen)], scores[chosen]

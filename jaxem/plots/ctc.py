@@ -6,9 +6,19 @@ from typing import Any
 import numpy as np
 
 from jaxem.ctc import align, posterior
-from jaxem.plots.look import best_path, finish, labelled_image, new_axes, one_sequence
+from jaxem.plots.look import (
+    GREY,
+    MOST_NAMES,
+    best_path,
+    finish,
+    labelled_image,
+    lattice_axes,
+    name_labels,
+    one_sequence,
+    whole_steps,
+)
 
-MOST_NAMES = 41  # of states: with more they would not be legible
+MOST_BLANKS = 10  # labels: with more the blanks between have no names
 
 
 def ctc(
@@ -22,12 +32,12 @@ def ctc(
     """Axes with the posterior of every state in every frame, given the labels, and the best path.
 
     States are a blank, the first label, a blank, the second label, ..., a blank, from below; the
-    darker, the more probable.
+    darker, the more probable.  Of more than 40 labels there are numbers, from 0, for names.
 
     Args:
         logits: [T, V], of one sequence.
         labels: [L], its labels.
-        names: of the V symbols; default their numbers.
+        names: of the V symbols; default their numbers, and "–" for the blank.
         blank: the symbol of the blank.
         ax: matplotlib axes; default those of a new figure.
 
@@ -40,16 +50,23 @@ def ctc(
     if not np.isfinite(best.score[0]):
         raise ValueError(f"no path of {logits.shape[1]} frames has these labels.")
     states = np.asarray(posterior(logits, labels, blank=blank).states[0])
-    ax = new_axes(8.0) if ax is None else ax
+    number = labels.shape[1]
+    ax = lattice_axes(number) if ax is None else ax
     labelled_image(ax, states.T, "posterior", origin="lower", aspect="auto")
-    frames = np.arange(len(states))
-    best_path(ax, frames, np.asarray(best.states[0]), drawstyle="steps-mid")
-    names = [str(v) for v in range(logits.shape[2])] if names is None else list(map(str, names))
-    if states.shape[1] <= MOST_NAMES:
-        said = [names[int(label)] for label in labels[0]]
-        ax.set_yticks(range(1, states.shape[1], 2), said)
-        ax.set_yticks(range(0, states.shape[1], 2), minor=True)
+    frames, path = np.arange(len(states)), np.asarray(best.states[0])
+    best_path(ax, frames, path, thin=number > MOST_NAMES, drawstyle="steps-mid")
+    places = 2 * np.arange(number) + 1
+    if number <= MOST_NAMES:
+        name_labels(ax, places, labels[0], names)
+        ax.set_ylabel("label, with blanks between")
+    else:
+        ax.set_yticks(places[::10], range(0, number, 10))
+        ax.set_ylabel("number of the label, with blanks between")
+    if number <= MOST_BLANKS:
+        between = ["–" if names is None else str(names[blank])] * (number + 1)
+        ax.set_yticks([*(places - 1), 2 * number], between, minor=True, fontsize=8, color=GREY)
+        ax.tick_params(axis="y", which="minor", length=0)
+    whole_steps(ax.xaxis)
     ax.set_xlabel("frame")
-    ax.set_ylabel("label, with blanks between")
     finish(ax, num_columns=2)
     return ax

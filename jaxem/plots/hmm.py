@@ -11,18 +11,21 @@ from jaxem.data import Sequences
 from jaxem.families import Bernoulli, Categorical, Poisson
 from jaxem.hmm import HMM
 from jaxem.plots.look import (
-    COLOURS,
-    HATCHES,
     blended,
+    colour,
     finish,
+    hatch,
     innermost,
     names_of,
     new_axes,
     observed_rows,
+    whole_steps,
 )
 
 RIBBON = 0.08  # of the height of the axes
-TINT = 0.35  # of a colour in the background
+LIGHTNESS = 0.92, 0.83, 0.74  # of the states behind the series: grey tells those that follow apart
+MOST = 0.5  # of a colour in its tint
+FEW = 400  # steps that are drawn as points too
 DARK = "#555555"  # on it
 
 
@@ -36,8 +39,8 @@ def hmm(
 ) -> Any:
     """Axes with one sequence and, in a ribbon below it, its most probable path of states.
 
-    Behind each step are the colours of the states, mixed in the shares of their posterior
-    probabilities given the whole sequence.  The black bars are the expected values in the states of
+    Behind each step are tints of the states, mixed in the shares of their posterior probabilities
+    given the whole sequence.  The black bars are the expected values in the states of
     that path.  Of several columns the first is drawn; what is missing of it is a gap.
 
     Args:
@@ -64,33 +67,45 @@ def hmm(
     series, steps = columns[:, 0], np.arange(len(path))
     symbolic = isinstance(innermost(model.emission), Categorical)
     link = "none" if symbolic else "-"
-    ax.plot(steps, series, color=DARK, linestyle=link, linewidth=0.8, marker=".", markersize=3)
+    point = "." if symbolic or len(path) <= FEW else None
+    ax.plot(steps, series, color=DARK, linestyle=link, linewidth=0.8, marker=point, markersize=3)
     starts = np.flatnonzero(np.diff(path, prepend=-2))
     lengths = np.diff(starts, append=len(path))
+    seen = series[~np.isnan(series)]
+    whole = bool(np.all(seen == np.round(seen)))
     level = _levels(model.emission)
     if level is not None:
         expected = np.where(path >= 0, level[path], np.nan)[starts]
+        seen = np.concatenate([seen, expected[~np.isnan(expected)]])
         ax.hlines(expected, starts - 0.5, starts + lengths - 0.5, color="black", linewidth=1.6)
     _ribbon(ax, path[starts], starts, lengths, model.num_states)
-    tints = 1 - TINT * (1 - blended(posterior[: len(path)]))
+    tints = tinted(posterior[: len(path)])
     edges = (-0.5, len(path) - 0.5, RIBBON, 1)
     ax.imshow(
         tints[None], extent=edges, transform=ax.get_xaxis_transform(), aspect="auto",
         interpolation="nearest", zorder=0,
     )  # fmt: skip
-    seen = series[~np.isnan(series)]
-    if not len(seen):  # the bars alone are there to be seen
-        seen = np.zeros(1) if level is None else level
-    low, high = float(seen.min()), float(seen.max())
-    room = max(high - low, 1e-9 * max(abs(high), 1))
+    low, high = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 1.0)
+    room = max(high - low, 1.0 if whole else 1e-9 * max(abs(high), 1))
     ax.set_ylim(low - 2 * RIBBON * room, high + 0.05 * room)
     ax.set_xlim(-0.5, len(path) - 0.5)
-    if np.all(seen == np.round(seen)):
-        ax.yaxis.get_major_locator().set_params(integer=True)
+    if whole:
+        whole_steps(ax.yaxis)
+    whole_steps(ax.xaxis)
     ax.set_xlabel("step")
     ax.set_ylabel(names[0])
-    finish(ax, num_columns=8)
+    finish(ax, num_columns=6)
     return ax
+
+
+def tinted(posterior: np.ndarray) -> np.ndarray:
+    """Tints [T, 3] of the states mixed in these shares [T, K]; white where they are all 0."""
+    number = posterior.shape[1]
+    colours = blended(np.eye(number))
+    grey = colours @ [0.299, 0.587, 0.114]  # as a screen or a printer makes it
+    wanted = np.array([LIGHTNESS[k % len(LIGHTNESS)] for k in range(number)])
+    share = np.minimum((1 - wanted) / (1 - grey), MOST)
+    return 1 - posterior @ (share[:, None] * (1 - colours))
 
 
 def _levels(family: Any) -> np.ndarray | None:
@@ -116,7 +131,7 @@ def _ribbon(
     for k in range(num_states):
         runs = [(start - 0.5, length) for start, length in zip(starts, lengths, strict=True)]
         runs = [run for run, state in zip(runs, states, strict=True) if state == k]
-        look = {"facecolor": COLOURS[k % len(COLOURS)], "hatch": HATCHES[k % len(HATCHES)]}
+        look = {"facecolor": colour(k), "hatch": hatch(k)}
         place = ax.get_xaxis_transform()  # steps across, shares of the height up
         look |= {"edgecolor": "white", "linewidth": 0.3, "transform": place}
         ax.broken_barh(runs, (0, RIBBON), label=f"state {k}", **look)

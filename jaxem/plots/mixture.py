@@ -10,15 +10,16 @@ from jaxem.data import Samples
 from jaxem.families import Bernoulli, Categorical, MixtureFamily, Poisson
 from jaxem.mixture import Mixture
 from jaxem.plots.look import (
-    COLOURS,
     GREY,
     LINES,
-    MARKERS,
     blended,
+    colour,
     finish,
+    marker,
     names_of,
     new_axes,
     observed_rows,
+    whole_steps,
 )
 
 ELLIPSES = ((1, "-"), (2, "--"))  # standard deviations, line
@@ -73,7 +74,7 @@ def mixture(
             raise ValueError(f"nothing of {names[0]} is observed: there is nothing to draw.")
         draw = _frequencies if isinstance(model.components, Poisson | Categorical) else _densities
         draw(ax, model, columns[there, 0], weight[there], names[0])
-    finish(ax, num_columns=4)
+    finish(ax, num_columns=4 if model.components.num_members > 3 else 5)
     return ax
 
 
@@ -97,13 +98,12 @@ def _scatter(
     shown = _thinned(np.flatnonzero(there.all(1)))
     member, mixed = np.argmax(responsibilities, 1), blended(responsibilities)
     for k in range(len(mean)):
-        colour = COLOURS[k % len(COLOURS)]
         own = shown[member[shown] == k]
-        look = {"s": 16, "marker": MARKERS[k % len(MARKERS)], "alpha": 0.7, "linewidths": 0}
-        ax.scatter(rows[own, 0], rows[own, 1], color=mixed[own], **look)
-        ax.scatter([], [], color=colour, label=f"component {k}", **look)
+        look = {"marker": marker(k), "alpha": 0.7, "linewidths": 0}
+        ax.scatter(rows[own, 0], rows[own, 1], 20, color=mixed[own], **look)
+        ax.scatter([], [], 36, color=colour(k), label=f"component {k}", **look)
         _ellipses(ax, mean[k], covariance[k])
-        _edges(ax, rows[member == k], colour)
+        _edges(ax, rows[member == k], colour(k))
     if np.any(there[:, 0] != there[:, 1]):
         ax.plot([], [], color=GREY, marker="|", linestyle="none", label="other missing")
     for radius, line in ELLIPSES:
@@ -118,10 +118,10 @@ def _thinned(rows: np.ndarray) -> np.ndarray:
     return rows[np.unique(np.linspace(0, max(len(rows) - 1, 0), number).astype(int))]
 
 
-def _edges(ax: Any, pairs: np.ndarray, colour: str) -> None:
+def _edges(ax: Any, pairs: np.ndarray, shade: str) -> None:
     """What is there of pairs with one entry, as ticks at the lower and the left edge."""
     there = ~np.isnan(pairs)
-    look = {"color": colour, "linestyle": "none", "markersize": 16, "markeredgewidth": 1.4}
+    look = {"color": shade, "linestyle": "none", "markersize": 16, "markeredgewidth": 1.4}
     for i in (0, 1):
         own = pairs[_thinned(np.flatnonzero(there[:, i] & ~there[:, 1 - i])), i]
         if i == 0:
@@ -169,10 +169,11 @@ def _frequencies(
     edges = np.arange(first, last + 1 + width, width) - 0.5
     ax.hist(column, edges, weights=weight, density=True, **BARS)
     support = np.arange(first, last + 1, width)
-    _curves(ax, model, support, np.asarray(family.log_prob(jnp.asarray(support))))
+    draw = _points if symbolic else _curves
+    draw(ax, model, support, np.asarray(family.log_prob(jnp.asarray(support))))
     ax.set_xlabel(name)
     ax.set_ylabel("frequency")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    whole_steps(ax.xaxis)
 
 
 def _curves(ax: Any, model: Mixture, at: np.ndarray, log_probs: np.ndarray) -> None:
@@ -180,8 +181,19 @@ def _curves(ax: Any, model: Mixture, at: np.ndarray, log_probs: np.ndarray) -> N
     parts = np.exp(log_probs) * np.asarray(model.weights.probs)
     ax.plot(at, parts.sum(1), color=GREY, linewidth=4, alpha=0.6, label="mixture")
     for k in range(parts.shape[1]):
-        style = {"color": COLOURS[k % len(COLOURS)], "linestyle": LINES[1 + k % 3]}
+        style = {"color": colour(k), "linestyle": LINES[1 + k % 3]}
         ax.plot(at, parts[:, k], label=f"component {k}", **style)
+
+
+def _points(ax: Any, model: Mixture, at: np.ndarray, log_probs: np.ndarray) -> None:
+    """The weighted components, side by side, and their sum: symbols have no order to join."""
+    parts = np.exp(log_probs) * np.asarray(model.weights.probs)
+    ax.hlines(parts.sum(1), at - 0.4, at + 0.4, color=GREY, linewidth=4, alpha=0.6, label="mixture")
+    number = parts.shape[1]
+    for k in range(number):
+        beside = at + 0.6 * ((k + 0.5) / number - 0.5)
+        look = {"color": colour(k), "marker": marker(k), "linestyle": "none", "markersize": 5}
+        ax.plot(beside, parts[:, k], label=f"component {k}", **look)
 
 
 def _shares(
@@ -189,18 +201,19 @@ def _shares(
 ) -> None:
     """Shares of ones by column, observed and of every component."""
     probs = np.asarray(model.components.probs).reshape(-1, rows.shape[1])
-    place = np.arange(rows.shape[1])
+    place = np.arange(1, rows.shape[1] + 1)
     counts = np.where(np.isnan(rows), 0, weight[:, None])
     total = counts.sum(0)
     ones = np.sum(counts * np.nan_to_num(rows), 0)
     seen = total > 0
     ax.bar(place[seen], ones[seen] / total[seen], color=BARS["color"], label="data")
     for k, shares in enumerate(probs):
-        colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
-        ax.plot(
-            place, shares, color=colour, marker=marker, linestyle="none", label=f"component {k}"
-        )
+        look = {"color": colour(k), "marker": marker(k), "linestyle": "none"}
+        ax.plot(place, shares, label=f"component {k}", **look)
     if len(names) <= 12:
         ax.set_xticks(place, names, rotation=0 if sum(map(len, names)) < 50 else 45)
+    else:
+        ax.set_xlabel("column")
+        whole_steps(ax.xaxis)
     ax.set_ylim(-0.03, 1.03)
     ax.set_ylabel("share of ones")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from jaxem.em import EMResult
-from jaxem.plots.look import COLOURS, GREY, finish, new_axes
+from jaxem.plots.look import COLOURS, GREY, finish, new_axes, whole_steps
 
 FEW = 40  # steps that are drawn as points too
 
@@ -18,14 +18,20 @@ def trace(result: EMResult, *, ax: Any = None) -> Any:
     stands out, and the others are grey.
 
     Args:
-        result: of `fit`, or with leading axes.
+        result: of `fit`, or of many fits to one data set: with one leading axis, others of size 1.
         ax: matplotlib axes; default those of a new figure.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
-        ValueError: no value of the trace is finite.
+        ValueError: fits to several data sets, of which none is the best; no value of the trace is
+            finite.
     """
     values = np.asarray(result.trace, float)
+    if sum(size > 1 for size in values.shape[:-1]) > 1:
+        raise ValueError(
+            f"the trace is {list(values.shape)}, of fits to several data sets; draw those to one, "
+            "jax.tree.map(lambda leaf: leaf[0], result)."
+        )
     values = values.reshape(-1, values.shape[-1])
     num_steps = np.asarray(result.num_steps).reshape(-1)
     ends = np.asarray(result.log_likelihood + result.log_prior, float).reshape(-1)
@@ -53,7 +59,7 @@ def trace(result: EMResult, *, ax: Any = None) -> Any:
     ax.set_ylabel(
         "log-likelihood" if not np.any(result.log_prior) else "log-likelihood + log-prior"
     )
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    whole_steps(ax.xaxis)
     ax.grid(axis="y", color="#E6E6E6", linewidth=0.6)
     ax.set_axisbelow(True)
     finish(ax, num_columns=2)

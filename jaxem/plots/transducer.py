@@ -5,10 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from jaxem.plots.look import best_path, finish, labelled_image, new_axes, one_sequence
+from jaxem.plots.look import (
+    MOST_NAMES,
+    best_path,
+    finish,
+    labelled_image,
+    lattice_axes,
+    name_labels,
+    one_sequence,
+    whole_steps,
+)
 from jaxem.transducer import align, posterior
-
-MOST_NAMES = 40  # labels: with more they would not be legible
 
 
 def transducer(
@@ -22,7 +29,8 @@ def transducer(
     """Axes with the posterior of every node of the grid, given the labels, and the best path.
 
     A node is a frame and how many labels have been emitted; a blank leads to the next frame, a
-    label up.  The darker, the more probable that an alignment passes.
+    label up.  The darker, the more probable that an alignment passes.  More than 40 labels are
+    counted, not named.
 
     Args:
         logits: [T, U+1, V], of one sequence.
@@ -42,17 +50,21 @@ def transducer(
     arcs = posterior(logits, labels, blank=blank)
     passes = np.array(arcs.blank[0])  # a node is left once, by a blank or by a label
     passes[:, :-1] += np.asarray(arcs.label[0])
-    ax = new_axes(8.0) if ax is None else ax
+    number = labels.shape[1]
+    ax = lattice_axes(number) if ax is None else ax
     labelled_image(ax, passes.T, "posterior", origin="lower", aspect="auto")
     frames = np.asarray(best.frames[0])
-    corners = np.repeat(frames, 2), np.repeat(np.arange(len(frames) + 1), 2)[1:-1]
-    last = len(passes) - 1
-    best_path(ax, [0, *corners[0], last], [0, *corners[1], len(frames)])
-    names = [str(v) for v in range(logits.shape[3])] if names is None else list(map(str, names))
-    if passes.shape[1] <= MOST_NAMES:
-        said = ["none", *(names[int(label)] for label in labels[0])]
-        ax.set_yticks(range(passes.shape[1]), said)
+    across = [0, *np.repeat(frames, 2), len(passes) - 1]
+    up = np.repeat(np.arange(number + 1), 2)
+    best_path(ax, across, up, thin=number > MOST_NAMES)
+    if number <= MOST_NAMES:
+        name_labels(ax, np.arange(1, number + 1), labels[0], names)
+        ax.set_yticks([0], ["none"], minor=True)
+        ax.set_ylabel("last label emitted")
+    else:
+        whole_steps(ax.yaxis)
+        ax.set_ylabel("labels emitted")
+    whole_steps(ax.xaxis)
     ax.set_xlabel("frame")
-    ax.set_ylabel("last label emitted")
     finish(ax, num_columns=2)
     return ax
