@@ -15,6 +15,12 @@ pytest.importorskip("PIL")
 FOLDER = Path(__file__).parent.parent / "notebooks"
 MOST_BYTES = 400_000
 PUBLISHED: dict[str, tuple[str, ...]] = {  # what the outputs must say, to the digits that last
+    "em_by_hand": (
+        *(".608247423", ".626488879", ".626815632", "67.384102095"),  # Dempster, Laird & Rubin
+        *("complete 435.318, observed 377.517", "rate of convergence 0.132779", "0.05147"),
+        *("variance 2.666667, rho  0.500000, l = -29.97428641", "l = -30.03334239"),  # Murray
+        *("FAILED - rate of convergence 1.06667", "first factor 1.0667"),
+    ),
 }
 
 
