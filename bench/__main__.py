@@ -131,9 +131,9 @@ def _above_floor(
 
 
 def _rewrite(directory: Path) -> Path:
-    """The table of committed results belongs into the README; that of others lies beside them."""
+    """The tables of committed results belong into the READMEs; those of others lie beside them."""
     if directory.resolve() == RESULTS.resolve():
-        return report.rewrite_readme(directory, Path(__file__).parent / "README.md")
+        return report.rewrite_readmes()[0]
     path = directory / "table.md"
     records.replace_file(path, report.tables(directory))
     return path

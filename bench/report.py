@@ -1,20 +1,21 @@
 """The tables in the README, made from the JSON files: `python -m bench.report`."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import records
+from bench import headline, records
 from bench.peers import LATTICE, LOOPS, MODELLING, OURS
 from bench.workloads import CTC, GROUPS, LATTICES, MANY, TRANSDUCER
 
+Made = Callable[[Path], str]
 BEGIN, END = "<!-- results: made by bench.report -->", "<!-- end of results -->"
 MODELS = tuple(group for group in GROUPS if group not in (*LATTICES, MANY))
 
 
-def rewrite_readme(directory: Path, readme: Path) -> Path:
-    """Put the tables between the two marks of the README.
+def rewrite_readme(directory: Path, readme: Path, made: Made | None = None) -> Path:
+    """Put what is `made` of the results, all tables by default, between the two marks of a README.
 
     Raises:
         ValueError: a README without the marks.
@@ -24,8 +25,16 @@ def rewrite_readme(directory: Path, readme: Path) -> Path:
         raise ValueError(f"{readme} needs the lines {BEGIN!r} and {END!r}, once each.")
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    records.replace_file(readme, f"{before}{BEGIN}\n\n{tables(directory)}\n{END}{after}")
+    records.replace_file(readme, f"{before}{BEGIN}\n\n{(made or tables)(directory)}\n{END}{after}")
     return readme
+
+
+def rewrite_readmes() -> tuple[Path, Path]:
+    """Put the committed results into this folder's README, and the short table into the first."""
+    here = Path(__file__).parent
+    results = here / "results"
+    long = rewrite_readme(results, here / "README.md")
+    return long, rewrite_readme(results, here.parent / "README.md", headline.table)
 
 
 def tables(directory: Path) -> str:
@@ -322,5 +331,4 @@ def _met(met: bool | None) -> str:
 
 
 if __name__ == "__main__":
-    here = Path(__file__).parent
-    print(rewrite_readme(here / "results", here / "README.md"), file=sys.stderr)
+    print(*rewrite_readmes(), file=sys.stderr)

@@ -223,6 +223,12 @@ run compiles for a while; later ones on data of the same shape do not.
         help="also print standard errors and 95%% intervals, if the fit has converged",
     )
     parser.add_argument("--json", metavar="FILE", help="write the certificate as JSON")
+    parser.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="draw how far within its tolerance every check came: .png, .pdf or .svg (needs "
+        "matplotlib)",
+    )
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:

@@ -3,8 +3,8 @@
 from argparse import Namespace
 from typing import Any
 
-from jaxem import em
-from jaxem.cli import model_file, models, output
+from jaxem import em, plots
+from jaxem.cli import model_file, models, output, picture
 from jaxem.cli.columns import Choice
 from jaxem.cli.read import read
 from jaxem.comparison import certify, information
@@ -16,7 +16,10 @@ FAILED = 1
 
 def run(arguments: Namespace) -> int:
     """Print the certificate and write what was asked for; the exit status."""
-    output.check(arguments.json, "--json", [arguments.data, arguments.model])
+    given = [arguments.data, arguments.model]
+    output.check(arguments.json, "--json", given)
+    output.check(arguments.plot, "--plot", [*given, arguments.json])
+    picture.check(arguments.plot)
     saved = model_file.load(arguments.model)
     members = models.emission(saved).num_members
     table = read(arguments.data, Choice.of(arguments, members))
@@ -30,6 +33,9 @@ def run(arguments: Namespace) -> int:
     if arguments.json is not None:
         record = certificate.to_json() + "\n"
         replace_file(arguments.json, lambda file: file.write(record.encode()))
+    if arguments.plot is not None:
+        drawn = picture.written(plots.certificate(certificate), arguments.plot)
+        replace_file(arguments.plot, lambda file: file.write(drawn))
     output.print_text("\n\n".join(blocks))  # last: the reader of a pipe may have gone away
     return 0 if certificate.passed else FAILED
 

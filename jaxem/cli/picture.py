@@ -1,4 +1,4 @@
-"""The picture that `jaxem fit --plot` writes."""
+"""The pictures that `--plot` writes."""
 
 import io
 import os
@@ -14,7 +14,7 @@ WIDE, WIDTHS = 12.6, (1.15, 1)  # inches of two pictures side by side, and their
 
 
 def check(path: str | None) -> None:
-    """Refuse, before the fit, a picture that could not be made after it.
+    """Refuse, before the work, a picture that could not be made after it.
 
     Raises:
         ValueError: matplotlib is not installed, or knows no files with this ending.
@@ -51,6 +51,11 @@ def draw(
         axes = plots.hmm(model, data, names=table.columns, ax=axes)
         if table.ids is not None:
             axes.set_xlabel(f"step of sequence {table.ids[0]}")
+    return written(axes, path)
+
+
+def written(axes: Any, path: str) -> bytes:
+    """The picture of these axes, as the bytes of a file of the kind that `path` ends in."""
     content = io.BytesIO()
     axes.figure.savefig(content, format=_ending(path))
     return content.getvalue()

@@ -7,6 +7,11 @@ Ito (2008), told apart by colour-blind eyes; markers, hatches and line styles di
 that a picture can be read in grey.
 """
 
+from jaxem.plots.certificate import certificate as certificate
 from jaxem.plots.criterion import criterion as criterion
+from jaxem.plots.ctc import ctc as ctc
 from jaxem.plots.hmm import hmm as hmm
 from jaxem.plots.mixture import mixture as mixture
+from jaxem.plots.trace import trace as trace
+from jaxem.plots.transducer import transducer as transducer
+from jaxem.plots.transitions import transitions as transitions

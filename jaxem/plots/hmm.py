@@ -12,8 +12,8 @@ from jaxem.families import Bernoulli, Categorical, Poisson
 from jaxem.hmm import HMM
 from jaxem.plots.look import (
     COLOURS,
-    GREY,
     HATCHES,
+    blended,
     finish,
     innermost,
     names_of,
@@ -22,6 +22,8 @@ from jaxem.plots.look import (
 )
 
 RIBBON = 0.08  # of the height of the axes
+TINT = 0.35  # of a colour in the background
+DARK = "#555555"  # on it
 
 
 def hmm(
@@ -34,8 +36,9 @@ def hmm(
 ) -> Any:
     """Axes with one sequence and, in a ribbon below it, its most probable path of states.
 
-    The black bars are the expected values in the states of that path.  Of several columns the
-    first is drawn; what is missing of it is a gap.
+    Behind each step are the colours of the states, mixed in the shares of their posterior
+    probabilities given the whole sequence.  The black bars are the expected values in the states of
+    that path.  Of several columns the first is drawn; what is missing of it is a gap.
 
     Args:
         model: the hidden Markov model.
@@ -51,6 +54,7 @@ def hmm(
     data = replace(data, sample_weight=None, groups=None)
     first = jax.tree.map(lambda part: part[:1], data)
     path = np.asarray(model.viterbi(first)[1])[0]
+    posterior = np.asarray(model.smooth(first))[0]
     length = len(path) if first.lengths is None else int(first.lengths[0])
     path = path[: min(length, max_steps)]
     observed = None if first.observed is None else first.observed[0]
@@ -60,7 +64,7 @@ def hmm(
     series, steps = columns[:, 0], np.arange(len(path))
     symbolic = isinstance(innermost(model.emission), Categorical)
     link = "none" if symbolic else "-"
-    ax.plot(steps, series, color=GREY, linestyle=link, linewidth=0.8, marker=".", markersize=3)
+    ax.plot(steps, series, color=DARK, linestyle=link, linewidth=0.8, marker=".", markersize=3)
     starts = np.flatnonzero(np.diff(path, prepend=-2))
     lengths = np.diff(starts, append=len(path))
     level = _levels(model.emission)
@@ -68,6 +72,12 @@ def hmm(
         expected = np.where(path >= 0, level[path], np.nan)[starts]
         ax.hlines(expected, starts - 0.5, starts + lengths - 0.5, color="black", linewidth=1.6)
     _ribbon(ax, path[starts], starts, lengths, model.num_states)
+    tints = 1 - TINT * (1 - blended(posterior[: len(path)]))
+    edges = (-0.5, len(path) - 0.5, RIBBON, 1)
+    ax.imshow(
+        tints[None], extent=edges, transform=ax.get_xaxis_transform(), aspect="auto",
+        interpolation="nearest", zorder=0,
+    )  # fmt: skip
     seen = series[~np.isnan(series)]
     if not len(seen):  # the bars alone are there to be seen
         seen = np.zeros(1) if level is None else level

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxem.families import MixtureFamily
@@ -14,8 +15,8 @@ HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "oo", "**")
 GREY = "#888888"
 
 
-def new_figure(width: float = 6.4) -> Any:
-    """A figure that pyplot does not know of.
+def new_figure(width: float = 6.4, height: float = 4.4) -> Any:
+    """A figure that pyplot does not know of; inches.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -26,7 +27,7 @@ def new_figure(width: float = 6.4) -> Any:
         raise ModuleNotFoundError(
             'pictures need matplotlib: pip install "jaxem[plots]"', name="matplotlib"
         ) from error
-    return Figure(figsize=(width, 4.4), layout="constrained", dpi=150)
+    return Figure(figsize=(width, height), layout="constrained", dpi=150)
 
 
 def new_axes(width: float = 6.4) -> Any:
@@ -50,6 +51,48 @@ def finish(ax: Any, num_columns: int, most_entries: int = 20) -> None:
             columnspacing=1.4,
             **place,
         )
+
+
+def labelled_image(ax: Any, values: np.ndarray, meaning: str, **options: Any) -> Any:
+    """Probabilities as shades of grey, with a bar that says what they mean."""
+    image = ax.imshow(values, cmap="Greys", interpolation="nearest", vmin=0, vmax=1, **options)
+    bar = ax.figure.colorbar(image, ax=ax, label=meaning, fraction=0.05, pad=0.02)
+    bar.outline.set_visible(False)
+    return image
+
+
+def best_path(ax: Any, across: Any, up: Any, **options: Any) -> None:
+    """A line that is seen on black and on white."""
+    from matplotlib.patheffects import Normal, Stroke
+
+    rim = [Stroke(linewidth=4, foreground="white"), Normal()]
+    look = {"color": COLOURS[1], "linewidth": 2, "path_effects": rim, "label": "best path"}
+    ax.plot(across, up, solid_joinstyle="round", **look, **options)
+
+
+def one_sequence(logits: Any, labels: Any, rank: int, axes: str) -> tuple[Any, Any]:
+    """Logits and labels of one sequence, each with an axis B of size 1 before.
+
+    Raises:
+        ValueError: other numbers of axes.
+    """
+    logits, labels = jnp.asarray(logits), jnp.asarray(labels)
+    if logits.ndim != rank or labels.ndim != 1:
+        raise ValueError(
+            f"one sequence is drawn, logits [{axes}] and labels [L], got {list(logits.shape)} and "
+            f"{list(labels.shape)}."
+        )
+    return logits[None], labels[None]
+
+
+def blended(shares: Any) -> np.ndarray:
+    """Colours [N, 3] of members mixed in these shares [N, K], which sum to 1 or to 0 (grey)."""
+    from matplotlib.colors import to_rgb
+
+    shares = np.asarray(shares, float)
+    colours = np.array([to_rgb(COLOURS[k % len(COLOURS)]) for k in range(shares.shape[1])])
+    rest = 1 - np.clip(shares.sum(1, keepdims=True), 0, 1)
+    return np.clip(shares @ colours + rest * np.array(to_rgb(GREY)), 0, 1)
 
 
 def names_of(names: Sequence[str] | None, width: int) -> list[str]:

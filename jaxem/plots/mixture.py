@@ -14,6 +14,7 @@ from jaxem.plots.look import (
     GREY,
     LINES,
     MARKERS,
+    blended,
     finish,
     names_of,
     new_axes,
@@ -31,9 +32,10 @@ def mixture(
     """Axes with the rows of `values` and the components of a mixture.
 
     Gaussian components: of one feature a histogram under the component densities; of two a scatter
-    with ellipses one and two standard deviations from the means; of more the same in the plane of
-    the first two principal axes.  Counts, symbols: observed and fitted frequencies (of the first
-    column).  Zeros and ones: the share of ones in every column.
+    with ellipses one and two standard deviations from the means, where a point has the colours of
+    the components in the shares of its responsibilities, and the marker of the most probable one;
+    of more the same in the plane of the first two principal axes.  Counts, symbols: observed and
+    fitted frequencies (of the first column).  Zeros and ones: the share of ones in every column.
 
     Of `Samples` only what is observed, in rows of positive weight, is drawn.  Histograms,
     frequencies and shares count a row as often as its weight says; the points of a scatter are all
@@ -64,7 +66,7 @@ def mixture(
     if isinstance(model.components, Bernoulli):
         _shares(ax, model, columns, weight, names)
     elif columns.shape[1] > 1 and not isinstance(model.components, Poisson | Categorical):
-        _scatter(ax, model, columns, np.asarray(model.predict(data)), names)
+        _scatter(ax, model, columns, np.asarray(model.responsibilities(data)), names)
     else:
         there = ~np.isnan(columns[:, 0])
         if not there.any():
@@ -76,7 +78,7 @@ def mixture(
 
 
 def _scatter(
-    ax: Any, model: Mixture, rows: np.ndarray, member: np.ndarray, names: list[str]
+    ax: Any, model: Mixture, rows: np.ndarray, share: np.ndarray, names: list[str]
 ) -> None:
     mean = np.asarray(model.components.mean)
     covariance = np.asarray(model.components.covariance)
@@ -93,13 +95,13 @@ def _scatter(
         covariance = axes.T @ covariance @ axes
     there = ~np.isnan(rows)
     shown = _thinned(np.flatnonzero(there.all(1)))
+    member, mixed = np.argmax(share, 1), blended(share)
     for k in range(len(mean)):
         colour = COLOURS[k % len(COLOURS)]
         own = shown[member[shown] == k]
-        ax.scatter(
-            rows[own, 0], rows[own, 1], s=14, marker=MARKERS[k % len(MARKERS)], color=colour,
-            alpha=0.55, linewidths=0, label=f"component {k}",
-        )  # fmt: skip
+        look = {"s": 16, "marker": MARKERS[k % len(MARKERS)], "alpha": 0.7, "linewidths": 0}
+        ax.scatter(rows[own, 0], rows[own, 1], color=mixed[own], **look)
+        ax.scatter([], [], color=colour, label=f"component {k}", **look)
         _ellipses(ax, mean[k], covariance[k])
         _edges(ax, rows[member == k], colour)
     if np.any(there[:, 0] != there[:, 1]):

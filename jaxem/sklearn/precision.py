@@ -3,18 +3,13 @@
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import jax
-import jax.experimental
 import numpy as np
+
+from jaxem.platform import computing_wide
 
 DTYPES: Any = [np.double, np.single]  # the first is what anything else becomes
 
 
 def computing_in(dtype: Any) -> AbstractContextManager:
     """A context in which JAX has this floating dtype; it ends with the `with` statement."""
-    if np.dtype(dtype) != np.double:
-        return nullcontext()
-    enable = getattr(jax, "enable_x64", None)
-    if enable is None:  # its place has moved between releases
-        enable = vars(jax.experimental)["enable_x64"]
-    return enable(True)
+    return computing_wide(True) if np.dtype(dtype) == np.double else nullcontext()
