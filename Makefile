@@ -9,18 +9,24 @@ PARALLEL := --numprocesses auto --dist worksteal  # begins with halves: a file's
 .DEFAULT_GOAL := test
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all lint format clean
+.PHONY: demo test test-all notebooks notebooks-write lint format clean
 
 demo: $(VENV)/.demo  ## fit Old Faithful from the command line: demo/model.npz and demo/fit.png
 	mkdir -p demo
 	$(BIN)/jaxem fit old_faithful --model gaussian-mixture --components 2 --restarts 20 --seed 0 \
 		--out demo/model.npz --plot demo/fit.png
 
-test: $(VENV)/.test  ## everything but the tests marked slow
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+test: $(VENV)/.test  ## everything but the tests marked slow, and the notebooks
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not notebook"
 
 test-all: $(VENV)/.test
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not notebook"
+
+notebooks: $(VENV)/.notebooks  ## run every notebook, and compare with what is committed
+	$(BIN)/python -m pytest $(PARALLEL) tests/test_notebooks.py
+
+notebooks-write: $(VENV)/.notebooks  ## run every script in notebooks/, and write its notebook
+	$(BIN)/python notebooks/execute.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
@@ -38,9 +44,10 @@ clean:  ## remove whatever the other targets made
 # Stamps: the environment, and in it each set of extras, anew when pyproject.toml changes.
 $(VENV)/.demo: EXTRAS := cli,plots
 $(VENV)/.test: EXTRAS := test
-$(VENV)/.lint: EXTRAS := lint,test  # pyright reads the types of what jaxem imports
+$(VENV)/.notebooks: EXTRAS := test,notebooks
+$(VENV)/.lint: EXTRAS := lint,test,notebooks  # pyright reads the types of what is imported
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.lint: pyproject.toml | $(VENV)/.made
+$(VENV)/.demo $(VENV)/.test $(VENV)/.notebooks $(VENV)/.lint: pyproject.toml | $(VENV)/.made
 	$(BIN)/python -m pip install -q -e '.[$(strip $(EXTRAS))]'
 	touch $@
 
