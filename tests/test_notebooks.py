@@ -34,6 +34,11 @@ PUBLISHED: dict[str, tuple[str, ...]] = {  # what the outputs must say, to the d
         *("0.0716261   0.0376234", "0.119034   0.0636094"),  # of the transitions, and of the rates:
         *("15.4208    0.717184", "26.0182     1.38246", "in all 29999.0"),
     ),
+    "ctc_and_transducer": (
+        *("the chain 3.34211", "jaxem.ctc 3.34211", "35.0 paths, 35", "84.0 paths, 84"),  # Graves
+        *("by hand          4.495667", "jaxem.transducer 4.495667"),  # warp-transducer
+        *("probability 0.64", "as all at once: True"),
+    ),
 }
 
 
