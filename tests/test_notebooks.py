@@ -39,6 +39,11 @@ PUBLISHED: dict[str, tuple[str, ...]] = {  # what the outputs must say, to the d
         *("by hand          4.495667", "jaxem.transducer 4.495667"),  # warp-transducer
         *("probability 0.64", "as all at once: True"),
     ),
+    "many_fits": (
+        *("-1034.00175", "0.031165 0.699675 0.504595", "10000 of 10000 fits converged"),
+        *("-341.8787, BIC 707.12", "-328.5275, BIC 708.46", "-326.2850"),  # earthquakes
+        *("among them: True", "[nan 30.] stopped at a non-finite log-likelihood"),
+    ),
 }
 
 
