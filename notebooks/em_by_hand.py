@@ -63,8 +63,8 @@ def m_step(r):
 
 
 # %% [markdown]
-# From $\theta = 1/2$, where Dempster, Laird & Rubin began; they print .608247423, .624321051,
-# .626488879, … . The maximum is known in closed form: $\theta^* = (15 + \sqrt{53809})/394$.
+# From $\theta = 1/2$, where Dempster, Laird & Rubin began, and with the iterates that they print.
+# The maximum is known in closed form: $\theta^* = (15 + \sqrt{53809})/394$.
 
 # %%
 best = (15 + np.sqrt(53809)) / 394

@@ -65,10 +65,12 @@ def _tidied(notebook: NotebookNode) -> NotebookNode:
         cell.id = f"cell-{number}"
         cell.metadata = {}
         for output in cell.get("outputs", ()):
-            if "image/png" in output.get("data", {}):
-                output.data["image/png"] = _smaller(output.data["image/png"])
-                output.data.pop("text/plain", None)
+            data = output.get("data", {})
+            if "image/png" in data:
+                data["image/png"] = _smaller(data["image/png"])
                 output.metadata = {}
+            if len(data) > 1:
+                data.pop("text/plain", None)  # the repr of what is there to be seen
     return notebook
 
 

@@ -106,9 +106,9 @@ r, _ = e_step(x, *start)
 stepped = m_step(x, r)
 slope = jax.grad(q, argnums=(0, 1, 2))(*stepped, r)
 print("dQ/dpi   ", slope[0], "so lambda =", -slope[0][0].round(6))
-print("dQ/dmu   ", jnp.abs(slope[1]).max() < 1e-9)
-print("dQ/dsigma", jnp.abs(slope[2]).max() < 1e-9)
-print("elsewhere", jax.grad(q)(pi, *stepped[1:], r), "no one lambda serves both")
+print("dQ/dmu    all 0:", jnp.allclose(slope[1], 0, atol=1e-9))
+print("dQ/dsigma all 0:", jnp.allclose(slope[2], 0, atol=1e-9))
+print("dQ/dpi   ", jax.grad(q)(pi, *stepped[1:], r), "at pi = (1/2, 1/2): no lambda serves both")
 
 # %% [markdown]
 # At the step's end $\partial Q/\partial \pi_k$ is 272 for either component: $-\lambda = N$. All

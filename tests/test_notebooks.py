@@ -15,6 +15,13 @@ pytest.importorskip("PIL")
 FOLDER = Path(__file__).parent.parent / "notebooks"
 MOST_BYTES, MOST_SECONDS = 400_000, 240  # of a file; two minutes of two cores
 PUBLISHED: dict[str, tuple[str, ...]] = {  # what the outputs must say, to the digits that last
+    "checking_m_steps": (
+        *("lambda recovered -272.0  theory -272.0", "passed: True  failed: 0"),
+        *("right -1034.0017, converged", "wrong -1034.0065, converged", "never fell"),
+        *("lagrange.components", "softmax.newton", "maximum, rate 0.658052"),
+        *("0.360886   0.0311648", "54.6149    0.699675", "80.0911    0.504595"),
+        *("6.30948", "4.70547"),
+    ),
     "em_by_hand": (
         *(".608247423", ".626488879", ".626815632", "67.384102095"),  # Dempster, Laird & Rubin
         *("complete 435.318, observed 377.517", "rate of convergence 0.132779", "0.05147"),
