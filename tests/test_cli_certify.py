@@ -112,6 +112,20 @@ def test_columns_are_chosen_as_predict_chooses_them(run: Any) -> None:
     assert "passed" in by_name.out
 
 
+def test_the_certificate_is_drawn_and_a_picture_that_cannot_be_is_refused(
+    run: Any, refused: Any
+) -> None:
+    pytest.importorskip("matplotlib")
+    done = run("certify", "start.npz", "earthquakes", "--plot", "c.svg", "--json", "c.json")
+    assert (done.status, done.err) == (0, "") and "passed" in done.out
+    assert "<svg" in Path("c.svg").read_text() and Path("c.json").exists()
+    Path("c.json").unlink()
+    assert "unknown kind of picture" in refused("start.npz", "earthquakes", "--plot", "c.doc")
+    same = ("--plot", "c.png", "--json", "c.png")
+    assert "in use already" in refused("start.npz", "earthquakes", *same)
+    assert "in use already" in refused("start.npz", "earthquakes", "--plot", "start.npz")
+
+
 def test_rows_of_one_sequence_are_given_to_a_markov_model_as_one(
     run: Any, monkeypatch: Any
 ) -> None:

@@ -56,6 +56,7 @@ def test_a_python_block_prints_what_is_shown_below_it(name: str) -> None:
 def test_the_commands_run_one_after_the_other(process: None, capsys: Any) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("pandas")
+    certificate = ""
     for code, shown in SHELL:
         printed = ""
         for line in code.replace("\\\n", " ").splitlines():
@@ -65,9 +66,22 @@ def test_the_commands_run_one_after_the_other(process: None, capsys: Any) -> Non
             captured = capsys.readouterr()
             assert (status, captured.err) == (0, "")
             printed += captured.out
+            if arguments[0] == "certify":
+                certificate = captured.out
         if shown is not None:
             assert printed == shown
-    assert {"model.npz", "fit.png", "states.csv"} <= {path.name for path in Path().iterdir()}
+    assert {"model.npz", "fit.png", "certificate.png", "states.csv"} <= {
+        path.name for path in Path().iterdir()
+    }
+    (shown,) = (code for _, code, _ in blocks(README) if code.startswith("$ jaxem certify"))
+    lines = set(map(words, certificate.splitlines()))
+    assert len(shown.splitlines()) > 10
+    assert all(words(line) in lines for line in shown.splitlines()[1:])
+
+
+def words(line: str) -> str:
+    """A line of a certificate without the numbers that rounding makes, or that depend on it."""
+    return re.sub(r"-?\d\.\d+e[+-]\d+|\d+ steps", "", " ".join(line.split()))
 
 
 def test_the_readme_has_examples_of_both_kinds_and_all_links_lead_somewhere() -> None:
@@ -80,6 +94,8 @@ def test_the_readme_has_examples_of_both_kinds_and_all_links_lead_somewhere() ->
 def test_the_names_in_the_table_exist() -> None:
     import jaxem
     from jaxem import plots
+
+    pytest.importorskip("jaxem.sklearn")
 
     table = re.findall(r"^\| (\w[\w ]*) \| (.*) \|$", README.read_text("utf-8"), re.MULTILINE)
     for _, names in table:

@@ -78,7 +78,7 @@ def mixture(
 
 
 def _scatter(
-    ax: Any, model: Mixture, rows: np.ndarray, share: np.ndarray, names: list[str]
+    ax: Any, model: Mixture, rows: np.ndarray, responsibilities: np.ndarray, names: list[str]
 ) -> None:
     mean = np.asarray(model.components.mean)
     covariance = np.asarray(model.components.covariance)
@@ -95,7 +95,7 @@ def _scatter(
         covariance = axes.T @ covariance @ axes
     there = ~np.isnan(rows)
     shown = _thinned(np.flatnonzero(there.all(1)))
-    member, mixed = np.argmax(share, 1), blended(share)
+    member, mixed = np.argmax(responsibilities, 1), blended(responsibilities)
     for k in range(len(mean)):
         colour = COLOURS[k % len(COLOURS)]
         own = shown[member[shown] == k]
