@@ -141,7 +141,7 @@ for i in result.ranking():
 
 # %% [markdown]
 # `found()` is the diagnosis of restarts: how many came to the best that any of them found. With two
-# and three states nearly all do. With four hardly one in a thousand does, and a better one may well
+# and three states nearly all do. With four one or two in a thousand do, and a better one may well
 # be unknown. The picture has every start as a dot, but for those that BIC puts above 755.
 
 # %%
