@@ -34,6 +34,23 @@ PUBLISHED: dict[str, tuple[str, ...]] = {  # what the outputs must say, to the d
         *("-1130.26396", "-1140.1867", "-1147.806353", "-1709.529282", "2322.19"),
         *("TiedGaussian, K=3  BIC  2314.30", "r is the gradient: True"),
     ),
+    "hidden_markov_models": (
+        *("-3.3725020443", "0.867339 0.820419 0.307484", "-4.4590, z = [0 0 1 0 0]"),  # umbrellas
+        *("413.27542", "343.76023", "343.13618", "341.87871", "341.87870"),  # Zucchini & MacDonald
+        *("[15.4208 26.0182]", "328.5275", "707.12", "708.46", "702.45", "699.11"),
+        *("0.0716261   0.0376234", "0.119034   0.0636094"),  # of the transitions, and of the rates:
+        *("15.4208    0.717184", "26.0182     1.38246", "in all 29999.0"),
+    ),
+    "ctc_and_transducer": (
+        *("the chain 3.34211", "jaxem.ctc 3.34211", "35.0 paths, 35", "84.0 paths, 84"),  # Graves
+        *("by hand          4.495667", "jaxem.transducer 4.495667"),  # warp-transducer
+        *("probability 0.64", "as all at once: True"),
+    ),
+    "many_fits": (
+        *("-1034.00175", "0.031165 0.699675 0.504595", "10000 of 10000 fits converged"),
+        *("-341.8787, BIC 707.12", "-328.5275, BIC 708.46", "-326.2850"),  # earthquakes
+        *("among them: True", "[nan 30.] stopped at a non-finite log-likelihood"),
+    ),
 }
 
 
