@@ -6,21 +6,34 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses auto --dist worksteal  # begins with halves: a file's tests share programs
 
+# Most of a test's time is XLA's: compiled in haste it takes a third. XLA ends a process that sets
+# a flag it does not know, so that is tried first.
+FLAGS := --xla_cpu_use_fusion_emitters=false
+HASTY = env JAX_DISABLE_MOST_OPTIMIZATIONS=1 $$(XLA_FLAGS=$(FLAGS) $(BIN)/python \
+	-c 'import jax; jax.devices()' >/dev/null 2>&1 && echo XLA_FLAGS=$(FLAGS))
+
 .DEFAULT_GOAL := test
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all lint format clean
+.PHONY: demo test test-all notebooks notebooks-write lint format clean
 
 demo: $(VENV)/.demo  ## fit Old Faithful from the command line: demo/model.npz and demo/fit.png
 	mkdir -p demo
 	$(BIN)/jaxem fit old_faithful --model gaussian-mixture --components 2 --restarts 20 --seed 0 \
 		--out demo/model.npz --plot demo/fit.png
 
-test: $(VENV)/.test  ## everything but the tests marked slow
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+test: $(VENV)/.test  ## all but slow tests and notebooks; numbers as users compile them, the rest in haste
+	$(BIN)/python -m pytest $(PARALLEL) -m "numerics and not slow"
+	$(HASTY) $(BIN)/python -m pytest $(PARALLEL) -m "not (numerics or slow or notebook)"
 
-test-all: $(VENV)/.test
-	$(BIN)/python -m pytest $(PARALLEL)
+test-all: $(VENV)/.test  ## slow tests too, and everything as users compile it
+	$(BIN)/python -m pytest $(PARALLEL) -m "not notebook"
+
+notebooks: $(VENV)/.notebooks  ## run every notebook, and compare with what is committed
+	$(BIN)/python -m pytest $(PARALLEL) tests/test_notebooks.py
+
+notebooks-write: $(VENV)/.notebooks  ## run every script in notebooks/, and write its notebook
+	$(BIN)/python notebooks/execute.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
@@ -38,9 +51,10 @@ clean:  ## remove whatever the other targets made
 # Stamps: the environment, and in it each set of extras, anew when pyproject.toml changes.
 $(VENV)/.demo: EXTRAS := cli,plots
 $(VENV)/.test: EXTRAS := test
-$(VENV)/.lint: EXTRAS := lint,test  # pyright reads the types of what jaxem imports
+$(VENV)/.notebooks: EXTRAS := test,notebooks
+$(VENV)/.lint: EXTRAS := lint,test,notebooks  # pyright reads the types of what is imported
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.lint: pyproject.toml | $(VENV)/.made
+$(VENV)/.demo $(VENV)/.test $(VENV)/.notebooks $(VENV)/.lint: pyproject.toml | $(VENV)/.made
 	$(BIN)/python -m pip install -q -e '.[$(strip $(EXTRAS))]'
 	touch $@
 

@@ -13,6 +13,8 @@ from chains import QUESTIONS
 from jaxem import chain
 from jaxem.chain import NO_STATE, Chain
 
+pytestmark = pytest.mark.numerics
+
 STEPS, STATES = 6, 3
 ALL = np.full(4, STEPS)
 

@@ -13,6 +13,8 @@ from jaxem.chain import Chain, log_domain, scaled
 from jaxem.chain.factors import Factors
 from jaxem.chain.potentials import lay_out
 
+pytestmark = pytest.mark.numerics
+
 STEPS, STATES = 300, 3
 
 

@@ -13,6 +13,8 @@ from jax.scipy.linalg import solve_triangular
 from jaxem.families import covariance as cov
 from jaxem.semiring import log
 
+pytestmark = pytest.mark.numerics
+
 SIZES = [1, 2, 5, cov.BLOCK, 2 * cov.BLOCK + 1]
 BATCH = (2, 3)
 CONDITION = 1e4

@@ -31,6 +31,8 @@ from oracles import central_differences
 
 from jaxem import ctc
 
+pytestmark = pytest.mark.numerics
+
 B, T, V, L = 60, 5, 4, 3
 LOSS = value_and_gradient(ctc.loss)
 LOSS_FROM_LOG_PROBS = value_and_gradient(ctc.loss_from_log_probs)

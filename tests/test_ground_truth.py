@@ -9,7 +9,7 @@ import pytest
 
 import jaxem
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("x64")]
 
 
 def equal_weights(components: object, num_components: int) -> jaxem.Mixture:

@@ -20,7 +20,7 @@ from jaxem.comparison.fixed_point import convergence
 from jaxem.comparison.information import _interval
 from jaxem.em import cast
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("x64")]
 
 WAITING_ERRORS = [0.03116475, 0.03116475, 0.69967498, 0.50459471, 6.3094752, 4.70547124]
 WAITING_RATE = 0.65805169

@@ -196,6 +196,18 @@ def test_many_labels_are_named_without_overlap_and_very_many_are_counted() -> No
     assert grid.get_ylabel() == "labels emitted"
 
 
+def test_a_label_of_the_modified_grid_rises_between_its_frame_and_the_next() -> None:
+    logits = jax.random.normal(jax.random.key(0), (5, 4, 4))
+    axes = plots.transducer(logits, LABELS, topology="modified")
+    path = line(axes, "best path")
+    batch = logits[None], jnp.asarray(LABELS)[None]
+    frames = jaxem.transducer.align(*batch, topology="modified").frames[0]
+    rises = np.flatnonzero(np.diff(path.get_ydata()))
+    np.testing.assert_array_equal(np.asarray(path.get_xdata())[rises], frames + 0.5)
+    passes = np.asarray(axes.images[0].get_array())
+    np.testing.assert_allclose(passes.sum(0), 1, atol=1e-5)  # every frame is left by one arc
+
+
 def test_a_path_of_one_frame_is_a_point_that_can_be_seen() -> None:
     axes = plots.ctc(jnp.zeros((1, 4)), np.array([2]))
     assert line(axes, "best path").get_marker() == "o"

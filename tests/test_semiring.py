@@ -10,6 +10,8 @@ import pytest
 
 from jaxem import semiring
 
+pytestmark = pytest.mark.numerics
+
 INF, NAN = np.inf, np.nan
 
 

@@ -536,3 +536,67 @@ def test_the_core_says_the_same() -> None:
     )
     parts = np.split(X.astype(np.float32), np.cumsum(LENGTHS)[:-1])
     assert float(core.log_likelihood(parts)) == pytest.approx(model.score(X, LENGTHS), rel=1e-5)
+
+
+def test_an_impossible_sequence_has_no_path_however_it_is_decoded() -> None:
+    model = small()
+    model.emissionprob_ = np.array([[0.5, 0.5, 0.0], [0.4, 0.6, 0.0]])
+    for algorithm in ("viterbi", "map"):
+        score, states = model.decode([[0], [2], [1]], [2, 1], algorithm=algorithm)
+        assert score == -np.inf and states[:2].tolist() == [-1, -1] and states[2] >= 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "matrices"),
+    [
+        ("diag", [[[1, 0.9], [0.9, 1]]] * 2),
+        ("spherical", [[[1.0, 0], [0, 5]]] * 2),
+        ("tied", [np.eye(2), 9 * np.eye(2)]),
+        ("diag", [[1.0, np.nan], [1, 1]]),
+    ],
+)
+def test_covariances_of_another_type_are_not_cut_to_size(kind: str, matrices: Any) -> None:
+    with pytest.raises(ValueError, match="covars"):
+        GaussianHMM(2, kind).covars_ = matrices
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_symbols_of_several_columns_are_refused_by_their_own_number() -> None:
+    x = np.concatenate([SYMBOLS % 2, SYMBOLS], 1)
+    model = CategoricalHMM(2, random_state=0, n_iter=1).fit(x)
+    with pytest.raises(ValueError, match="Largest symbol is 2 .* up to 1 .row 0, column 0"):
+        model.score([[2, 0]])
+    given = CategoricalHMM(2, random_state=0, n_features=[2, 5], n_iter=1).fit(x)
+    assert given.emissionprob_.shape == (2, 2, 5) and np.isfinite(given.score(x))
+    with pytest.raises(ValueError, match="n_features"):
+        CategoricalHMM(2, n_features=3.5).fit(SYMBOLS)
+
+
+def test_sequences_too_uneven_to_be_padded_are_refused_before_they_are() -> None:
+    lengths = [50_000, *[1] * 5000]
+    with pytest.raises(ValueError, match="5001 sequences are padded to the longest, 50000 steps"):
+        GaussianHMM(2).fit(np.arange(55_000.0)[:, None], lengths)
+
+
+def test_letters_that_name_nothing_and_priors_that_pretend_nothing_are_named() -> None:
+    with pytest.raises(ValueError, match="params may hold 'stmc', got 'xyz'"):
+        GaussianHMM(2, params="xyz").fit(X)
+    model = begun(GaussianHMM, X, LENGTHS, startprob_prior=0.5)
+    with pytest.raises(ValueError, match="Dirichlet parameter below 1"):
+        model.certify(X, LENGTHS)
+
+
+def test_a_stationary_distribution_is_of_floats_and_of_the_transitions() -> None:
+    model = GaussianHMM(2)
+    model.transmat_ = np.array([[0, 1], [1, 0]])
+    found = model.get_stationary_distribution()
+    assert found.dtype == np.double and found.tolist() == [0.5, 0.5]
+    model.transmat_ = np.eye(2)
+    assert np.isnan(model.get_stationary_distribution()).all()
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_float32_stays_so_where_float64_is_switched_on(x64: None) -> None:
+    model = CategoricalHMM(2, random_state=0, n_iter=1).fit(SYMBOLS.astype(np.float32))
+    assert model.startprob_.dtype == model.emissionprob_.dtype == np.single
+    assert GaussianHMM(2, random_state=0, n_iter=1).fit(np.float32(X)).sample(2)[0].dtype == "f4"

@@ -450,3 +450,49 @@ def test_without_scikit_learn_the_error_says_what_to_install() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'jaxem[sklearn]'" in done.stdout
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied"])
+def test_large_numbers_overflow_nowhere(covariance_type: str) -> None:
+    """Off-diagonal entries of a factor went through an exponential of which nothing was used."""
+    x = 3e3 * IRIS @ np.array([[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1]])
+    model = GaussianMixture(2, covariance_type=covariance_type, random_state=0).fit(x)
+    assert np.isfinite(model.score(x)) and np.abs(model.precisions_cholesky_).max() < 1
+
+
+def test_a_number_of_components_set_later_counts_from_the_next_fit_on() -> None:
+    model = GaussianMixture(2, random_state=0).fit(IRIS)
+    before = model.aic(IRIS)
+    model.set_params(n_components=3)
+    assert set(model.sample(50)[1]) == {0, 1} and model.aic(IRIS) == before
+    assert model.fit(IRIS).means_.shape == (3, 4)
+
+
+def test_a_fit_that_fails_leaves_the_symbols_of_the_one_before() -> None:
+    x = symbols(np.random.default_rng(0), 40)
+    fresh = CategoricalMixture(
+        2, random_state=0, warm_start=True, probs_init=np.ones((2, 4, 2)) / 2
+    )
+    with pytest.raises(ValueError, match="should have the shape"):
+        fresh.fit(np.zeros((4, 4)))
+    fresh.set_params(probs_init=None).fit(x)
+    fitted = fresh.n_categories_.tolist()
+    with pytest.raises(ValueError, match="Negative values"):
+        fresh.set_params(warm_start=False).fit(-1 - x)
+    assert fresh.n_categories_.tolist() == fitted and np.isfinite(fresh.score(x))
+    with pytest.raises(ValueError, match="n_categories"):
+        CategoricalMixture(n_categories=3.7).fit(x)
+
+
+def test_more_of_what_cannot_be_is_named() -> None:
+    for frozen in ([["means"]], ["shape"], [3]):
+        with pytest.raises(ValueError, match="frozen"):
+            GaussianMixture(frozen=frozen).fit(IRIS)
+    weight = np.eye(1, 150)[0]
+    with pytest.raises(ValueError, match="above 0 in 1 rows, fewer than n_components=2"):
+        GaussianMixture(2, init_params="random_from_data").fit(IRIS, sample_weight=weight)
+    with pytest.raises(ValueError, match="must be 0 or 1: 5.1 at row 0, column 0"):
+        BernoulliMixture(binarize=None).fit(IRIS)
+    impossible = np.array([[0.0, 1.0], [0.0, 1.0]])
+    with pytest.raises(ValueError, match="impossible under the start"):
+        BernoulliMixture(2, probs_init=impossible).fit(np.array([[1, 0], [1, 1]]))

@@ -35,6 +35,8 @@ from oracles import central_differences
 
 from jaxem import transducer
 
+pytestmark = pytest.mark.numerics
+
 B, T, V, U = 48, 4, 4, 3
 TOPOLOGIES = ["regular", "modified"]
 LOSS = value_and_gradient(transducer.loss, "topology", "fast_emit")

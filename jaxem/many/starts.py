@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from jaxem.data import Samples, Sequences
 from jaxem.many.lanes import in_blocks
-from jaxem.platform import is_cpu
+from jaxem.platform import hastily, is_cpu
 
 Candidate = Callable[[Array, Any], Any]  # (key, data) -> the model to start from
 SIDE_BY_SIDE = 16  # starts, on a CPU
@@ -74,9 +74,7 @@ def _plain(data: Any) -> Any:
 
 
 # A start is one step of many: compiling it well would take longer than it runs.
-@partial(
-    jax.jit, static_argnames="candidate", compiler_options={"xla_backend_optimization_level": 0}
-)
+@partial(hastily, static_argnames="candidate")
 def _compiled(data: Any, keys: Array, data_set: Any, *, candidate: Candidate) -> Any:
     side_by_side = SIDE_BY_SIDE if is_cpu() else len(keys)
     if data_set is None:

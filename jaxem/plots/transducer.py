@@ -16,6 +16,7 @@ from jaxem.plots.look import (
     whole_steps,
 )
 from jaxem.transducer import align, posterior
+from jaxem.transducer.grid import GridTopology
 
 
 def transducer(
@@ -24,6 +25,7 @@ def transducer(
     *,
     names: Sequence[str] | None = None,
     blank: int = 0,
+    topology: GridTopology = "regular",
     ax: Any = None,
 ) -> Any:
     """Axes with the posterior of every node of the grid, given the labels, and the best path.
@@ -37,6 +39,7 @@ def transducer(
         labels: [U], its labels.
         names: of the V symbols; default their numbers.
         blank: the symbol of the blank.
+        topology: that of the loss; in the modified one a label leads to the next frame as well.
         ax: matplotlib axes; default those of a new figure.
 
     Raises:
@@ -44,17 +47,17 @@ def transducer(
         ValueError: several sequences; labels that have no alignment.
     """
     logits, labels = one_sequence(logits, labels, 3, "T, U+1, V")
-    best = align(logits, labels, blank=blank)
+    best = align(logits, labels, blank=blank, topology=topology)
     if not np.isfinite(best.score[0]):
         raise ValueError(f"these labels have no alignment with {logits.shape[1]} frames.")
-    arcs = posterior(logits, labels, blank=blank)
+    arcs = posterior(logits, labels, blank=blank, topology=topology)
     passes = np.array(arcs.blank[0])  # a node is left once, by a blank or by a label
     passes[:, :-1] += np.asarray(arcs.label[0])
     number = labels.shape[1]
     ax = lattice_axes(number) if ax is None else ax
     labelled_image(ax, passes.T, "posterior", origin="lower", aspect="auto")
-    frames = np.asarray(best.frames[0])
-    across = [0, *np.repeat(frames, 2), len(passes) - 1]
+    frames = np.asarray(best.frames[0]) + (0.5 if topology == "modified" else 0)
+    across = [0, *np.repeat(frames, 2), max([len(passes) - 1, *frames])]
     up = np.repeat(np.arange(number + 1), 2)
     best_path(ax, across, up, thin=number > MOST_NAMES)
     if number <= MOST_NAMES:

@@ -8,6 +8,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array
 
 from jaxem import em
+from jaxem.data import refuse
 from jaxem.families import Bernoulli
 from jaxem.sklearn import rows
 from jaxem.sklearn.mixture_estimator import MixtureEstimator
@@ -90,6 +91,8 @@ class BernoulliMixture(MixtureEstimator):
 
     def _convert(self, x: np.ndarray) -> np.ndarray:
         if self.binarize is None:
+            wrong = ~np.isnan(x) & (x != 0) & (x != 1)
+            refuse(wrong, x, "values must be 0 or 1", "set binarize.")
             return x
         return np.where(np.isnan(x), x, x > self.binarize).astype(x.dtype)
 

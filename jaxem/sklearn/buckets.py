@@ -8,6 +8,8 @@ from jaxem.data import Samples, Sequences
 
 ROWS = 16  # rows, or steps, come in multiples of so many at least
 SHARE = 8  # of a size, at most one in so many is padding, beyond these
+SEQUENCES = 4  # several sequences come in multiples of so many at least
+WASTE, ROOM = 64, 2**24  # padded steps for each that is there, beyond so many: too uneven
 
 
 def bucket(number: int, least: int = 1) -> int:
@@ -45,9 +47,18 @@ def padded_samples(x: np.ndarray, weight: Any, observed: np.ndarray | None) -> S
 def padded_sequences(
     x: np.ndarray, lengths: np.ndarray, weight: Any, observed: np.ndarray | None
 ) -> Sequences:
-    """Rows of sequences one after the other as padded ones; those added have length 0."""
-    batch = bucket(len(lengths))
+    """Rows of sequences one after the other as padded ones; those added have length 0.
+
+    Raises:
+        ValueError: lengths so uneven that nearly all would be padding.
+    """
+    batch = bucket(len(lengths), SEQUENCES if len(lengths) > 1 else 1)
     steps = bucket(int(lengths.max(initial=0)), ROWS)
+    if batch * steps > max(WASTE * len(x), ROOM):
+        raise ValueError(
+            f"{len(lengths)} sequences are padded to the longest, {lengths.max()} steps: "
+            f"{batch * steps} steps for {len(x)} rows. Cut the long ones into pieces."
+        )
     lengths = pad(lengths.astype(np.int32), batch, 0)
     inside = np.arange(steps) < lengths[:, None]
 

@@ -1,9 +1,11 @@
 """HMMs of symbols with hmmlearn's interface."""
 
+from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval
 
 from jaxem.sklearn import steps, symbols
 from jaxem.sklearn.hmm_estimator import HMMEstimator
@@ -25,7 +27,8 @@ class CategoricalHMM(HMMEstimator):
     Args:
         n_components: K.
         emissionprob_prior: Dirichlet parameters.
-        n_features: V, how many symbols there are; None for those seen.  Others are refused.
+        n_features: V, how many symbols there are, a number or one a column; None for those seen.
+            Others are refused.
         params, init_params: letters; "e" is emissionprob_.
 
     Attributes:
@@ -48,6 +51,11 @@ class CategoricalHMM(HMMEstimator):
         "e": ("emissionprob_", "emission.logits"),
     }
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **HMMEstimator._parameter_constraints,
+        "n_features": [Interval(Integral, 1, None, closed="left"), "array-like", None],
+    }
+
     def __init__(
         self,
         n_components: int = 1,
@@ -55,7 +63,7 @@ class CategoricalHMM(HMMEstimator):
         transmat_prior: Any = 1.0,
         *,
         emissionprob_prior: Any = 1.0,
-        n_features: int | None = None,
+        n_features: Any = None,
         algorithm: str = "viterbi",
         random_state: Any = None,
         n_iter: int = 10,
@@ -106,14 +114,22 @@ class CategoricalHMM(HMMEstimator):
 
     def _check_emission(self, x: np.ndarray | None) -> None:
         probs = self.emissionprob_ = np.atleast_2d(self.emissionprob_)
-        number = probs.shape[-1] if self.n_features is None else self.n_features
+        given = self.n_features
+        number = probs.shape[-1] if given is None else int(np.max(np.asarray(given)))
         columns = probs.shape[1:-1] if x is None or x.shape[1] == 1 else x.shape[1:]
         shape = (self.n_components, *columns, number)
         if probs.shape != shape:
             raise ValueError(f"emissionprob_ must have shape {shape}")
         steps.check_sums(probs, "emissionprob_")
         if x is not None:
-            symbols.check_range(x, np.full(x.shape[1], number))
+            symbols.check_range(x, self._numbers(x.shape[1]))
+
+    def _numbers(self, num_columns: int) -> np.ndarray:
+        """How many symbols each column has [D]; of several, up to the last that a state emits."""
+        if num_columns == 1:
+            return np.array([self.emissionprob_.shape[-1]])
+        emitted = np.any(np.asarray(self.emissionprob_) > 0, 0)
+        return emitted.shape[-1] - np.argmax(emitted[:, ::-1], 1)
 
     def _emission(self, num_rows: int) -> Any:
         probs = np.asarray(self.emissionprob_)

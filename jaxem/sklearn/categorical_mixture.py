@@ -1,6 +1,6 @@
 """Mixtures of symbols (latent class models) with scikit-learn's interface."""
 
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,8 +17,9 @@ from jaxem.sklearn.tables import num_free, probs_of, table_of
 class CategoricalMixture(MixtureEstimator):
     """A mixture of rows of D independent symbols, a latent class model, fitted by EM.
 
-    Symbols are whole numbers from 0.  Arguments, attributes and methods are those of
-    `GaussianMixture` where both have them; see there.
+    Symbols are whole numbers from 0; what is not whole is lowered to one, with a warning.
+    Arguments, attributes and methods are those of `GaussianMixture` where both have them; see
+    there.
 
     Args:
         n_components: K.
@@ -46,7 +47,7 @@ class CategoricalMixture(MixtureEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **MixtureEstimator._parameter_constraints,
-        "n_categories": ["array-like", Interval(Real, 1, None, closed="left"), None],
+        "n_categories": ["array-like", Interval(Integral, 1, None, closed="left"), None],
         "alpha": [Interval(Real, 0.0, None, closed="left")],
         "probs_init": ["array-like", None],
         "frozen": ["array-like", StrOptions({"weights", "probs"}), None],
@@ -96,9 +97,16 @@ class CategoricalMixture(MixtureEstimator):
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "CategoricalMixture":
         """As `GaussianMixture.fit`; symbols are numbered anew."""
-        if not self.warm_start and hasattr(self, "n_categories_"):
-            del self.n_categories_
-        return super().fit(X, y, sample_weight)
+        before = vars(self).pop("n_categories_", None)
+        if self.warm_start and hasattr(self, "converged_"):
+            self.n_categories_ = before
+        try:
+            return super().fit(X, y, sample_weight)
+        except ValueError:
+            vars(self).pop("n_categories_", None)
+            if before is not None:
+                self.n_categories_ = before
+            raise
 
     def _check_start(self, x: np.ndarray) -> None:
         if not hasattr(self, "n_categories_"):

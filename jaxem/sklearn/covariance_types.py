@@ -54,7 +54,9 @@ def factor_of_family(family: Any) -> np.ndarray:
     size = family.mean.shape[1]
     rows, columns = np.tril_indices(size)
     factor = np.zeros((*packed.shape[:-1], size, size), packed.dtype)
-    factor[..., rows, columns] = np.where(rows == columns, np.exp(packed), packed)
+    factor[..., rows, columns] = np.where(
+        rows == columns, np.exp(np.where(rows == columns, packed, 0)), packed
+    )
     return factor
 
 

@@ -20,18 +20,22 @@ class GaussianHMM(HMMEstimator):
 
     * `monitor_.converged` is False when the steps ran out, with a `ConvergenceWarning`; its history
       holds what EM raises, log-prior included, at the start and after each step.  The end is judged
-      by that, not by a log-likelihood that a prior may lower.
+      by that, not by a log-likelihood that a prior may lower.  A monitor of one's own is replaced.
     * The parameters returned are those that the last value belongs to; a negative `tol` is 0.
     * "map" decoding scores states by their log-probability jointly with the data.
     * `covars_` is [K, D, D] for every type, also after a spherical fit; it can be set as it is
       read, or in the shape of the type.
     * A state never left keeps its transitions, one never visited its parameters: no row of zeros.
-    * An impossible sequence has log-likelihood -inf and posteriors 0: no NaN.
+    * An impossible sequence has log-likelihood -inf, posteriors 0 and states -1: no NaN.
     * With "m" not in `params` covariances are about the means held fixed.
     * A spherical start is the mean variance, where hmmlearn's takes covariances into the mean.
     * `aic` and `bic` leave zeros of `startprob_` and `transmat_` out; `monitor_` begins with `fit`,
       which takes the number of features anew (`n_features_in_`).
-    * A sequence may have one row, or none; lengths that are no whole numbers are refused.
+    * A sequence may have one row, or none, which counts nothing; lengths that are negative, no
+      whole numbers or in several axes are refused, and unknown letters in `params`.  All are padded
+      to the longest: cut sequences of very different lengths into pieces.
+    * `get_stationary_distribution` is NaN where there are several; hmmlearn gives one of them.
+    * NaN is refused in scikit-learn's words, and numbers whose squares overflow are.
     * `fit` takes `sample_weight` [B], one a sequence; `filter`, `forecast`, `certify`, `n_init` and
       `missing` are additions.  Float32 data are computed in float32.
     * `implementation` is accepted; both give the same numbers here, without underflow.
@@ -142,21 +146,21 @@ class GaussianHMM(HMMEstimator):
     def covars_(self) -> np.ndarray:
         """Covariance matrices [K, D, D], whatever their type."""
         covars, kind = self._covars_, self.covariance_type
-        states = self.n_components
-        if kind == "full":
-            return covars
-        if kind == "tied":
-            return np.repeat(covars[None], states, 0)
-        size = covars.shape[1] if kind == "diag" else self.n_features
-        return covars.reshape(states, -1)[:, :, None] * np.eye(size, dtype=covars.dtype)
+        size = self.n_features if kind == "spherical" else covars.shape[-1]
+        return _matrices(covars, kind, self.n_components, size)
 
     @covars_.setter
     def covars_(self, covars: Any) -> None:
         covars, kind = np.array(covars), self.covariance_type
+        matrices = covars
         if covars.ndim == 3 and kind != "full":  # as it is read
             variances = np.diagonal(covars, axis1=1, axis2=2)
             covars = {"tied": covars[0], "diag": variances, "spherical": variances[:, 0]}[kind]
         _check_covars(covars, kind, self.n_components)
+        if matrices is not covars and not np.allclose(
+            _matrices(covars, kind, *matrices.shape[:2]), matrices
+        ):
+            raise ValueError(f"these matrices are not {kind!r} covars: what differs would be lost")
         self._covars_ = covars
 
     def _has(self, name: str) -> bool:
@@ -215,7 +219,8 @@ class GaussianHMM(HMMEstimator):
         }
 
     def _draw(self, state: int, random: Any) -> np.ndarray:
-        return random.multivariate_normal(self.means_[state], self.covars_[state])
+        drawn = random.multivariate_normal(self.means_[state], self.covars_[state])
+        return drawn.astype(np.asarray(self.means_).dtype)
 
     def _num_emission_parameters(self) -> int:
         states, size = np.shape(self.means_)
@@ -241,12 +246,21 @@ def covariance_start(
     return np.repeat(np.asarray(each)[None], num_members, 0)
 
 
+def _matrices(covars: np.ndarray, kind: str, states: int, size: int) -> np.ndarray:
+    """Covariances of a type as matrices [K, D, D]."""
+    if kind == "full":
+        return covars
+    if kind == "tied":
+        return np.repeat(covars[None], states, 0)
+    return covars.reshape(states, -1)[:, :, None] * np.eye(size, dtype=covars.dtype)
+
+
 def _check_covars(covars: np.ndarray, kind: str, num_members: int) -> None:
     """Raise a ValueError in hmmlearn's words unless these are covariances of this type."""
     if kind == "spherical":
         if covars.shape != (num_members,):
             raise ValueError("'spherical' covars have length n_components")
-        if np.any(covars <= 0):
+        if not np.all(covars > 0):  # NaN is not
             raise ValueError("'spherical' covars must be positive")
     elif kind == "tied":
         if covars.ndim != 2 or covars.shape[0] != covars.shape[1]:
@@ -256,7 +270,7 @@ def _check_covars(covars: np.ndarray, kind: str, num_members: int) -> None:
     elif kind == "diag":
         if covars.ndim != 2:
             raise ValueError("'diag' covars must have shape (n_components, n_dim)")
-        if np.any(covars <= 0):
+        if not np.all(covars > 0):  # NaN is not
             raise ValueError("'diag' covars must be positive")
     elif kind == "full":
         if covars.ndim != 3 or covars.shape[1] != covars.shape[2]:

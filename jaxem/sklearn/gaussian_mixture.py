@@ -43,6 +43,11 @@ class GaussianMixture(MixtureEstimator):
     * Only the best of `n_init` starts can make a fit fail; the others may collapse.
     * `verbose` shows the best start, when the fit has ended; no times.
     * `sample` keeps the dtype of the parameters.  Float32 data are computed in float32.
+    * `max_iter=0` has the start's `lower_bound_`, where there it is -inf.
+    * Whole numbers are computed as floats; theirs lose digits in `score_samples` of an integer X.
+    * Numbers whose squares overflow are refused; there they end in NaN.
+    * Float32 rows are answered in float32, also by a model fitted to float64.
+    * A warm start keeps its number of components, whatever `n_components` has become.
     * Array API dispatch is not supported.
     * `fit` takes `sample_weight`; `certify`, `missing` and `frozen` are additions.
 
@@ -52,7 +57,7 @@ class GaussianMixture(MixtureEstimator):
         tol: stop when a step raises the mean log-likelihood of a row by no more.
         reg_covar: added to every variance after each M-step.
         max_iter: most EM steps; 0 keeps the start.  Another number compiles anew.
-        n_init: starts, of which the best fit is kept.
+        n_init: starts, of which the best fit is kept.  Another number compiles anew.
         init_params: "kmeans", "k-means++", "random" or "random_from_data".
         weights_init: [K], a 0 stays 0; None for what `init_params` gives, as the next two.
         means_init: [K, D].
@@ -61,7 +66,8 @@ class GaussianMixture(MixtureEstimator):
         warm_start: start from the fitted parameters, if there are any.
         verbose, verbose_interval: what to show on standard output.
         missing: "error" refuses NaN; "marginalize" takes it for an entry missing at random, of
-            which densities are marginal and statistics conditional expectations.
+            which densities are marginal and statistics conditional expectations.  Another number of
+            patterns of missing entries compiles anew.
         frozen: of "weights", "means" and "covariances", those held where they start.
 
     Attributes:

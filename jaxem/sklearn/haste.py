@@ -1,16 +1,12 @@
 """Small problems are compiled hastily: it takes longer than all their steps."""
 
-from functools import partial
 from typing import Any
 
 import jax
 
-from jaxem.platform import is_cpu
+from jaxem.platform import hastily, is_cpu
 
 SMALL = 2**16  # products of features and members in a step
-FAST = {
-    "xla_backend_optimization_level": 0
-}  # half the time to compile, a step takes thrice as long
 
 
 def is_small(num_rows: int, num_members: int, num_features: int) -> bool:
@@ -29,4 +25,4 @@ def _ask(question: Any, model: Any, data: Any) -> Any:
 
 
 _well = jax.jit(_ask, static_argnums=0)
-_hastily = partial(jax.jit, static_argnums=0, compiler_options=FAST)(_ask)
+_hastily = hastily(_ask, static_argnums=0)

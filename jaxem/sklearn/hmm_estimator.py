@@ -29,10 +29,10 @@ from jaxem.sklearn.precision import computing_in
 from jaxem.sklearn.starts import fit_best
 from jaxem.sklearn.tables import num_free, probs_of, table_of
 from jaxem.sklearn.verbose import report_hmm
-from jaxem.stationary import Stationary
 
 LOG = logging.getLogger("jaxem.sklearn")
 DECODERS = ("viterbi", "map")
+COUNTS = ("initial", "transition", "inner_weights", "symbols")  # of a prior: Dirichlet ones less 1
 NOT_CONVERGED = "The fit did not converge in n_iter={} steps; raise n_iter or tol."
 NOT_FINITE = (
     "The fit stopped after {} steps where the log-likelihood is not finite: the data are "
@@ -128,6 +128,8 @@ class HMMEstimator(BaseEstimator, ABC):
                 probabilities that do not sum to 1.
         """
         self._validate_params()
+        if set(self.params) - set(self._letters):
+            raise ValueError(f"params may hold {''.join(self._letters)!r}, got {self.params!r}.")
         x = rows.check_rows(self, X, reset=True)
         lengths = steps.check_lengths(lengths, len(x))
         weight = steps.check_sequence_weight(sample_weight, lengths)
@@ -149,7 +151,8 @@ class HMMEstimator(BaseEstimator, ABC):
                     prior = self._prior()
                     prior = em.Prior(*(np.asarray(part, x.dtype) for part in vars(prior).values()))
                 nothing: Any = np.zeros((), x.dtype)
-                starts.append(Added(self._model(len(x), x.dtype), prior, nothing, self._tied))
+                start = em.cast(self._model(len(x), x.dtype), x.dtype)
+                starts.append(Added(start, prior, nothing, self._tied))
             sequences = padded_sequences(x, lengths, weight, observed)
             fitted = fit_best(
                 starts,
@@ -234,11 +237,9 @@ class HMMEstimator(BaseEstimator, ABC):
 
     def _prior(self) -> em.Prior:
         states = self.n_components
-        initial = steps.spread_over(self.startprob_prior, (states,), "startprob_prior")
-        moves = steps.spread_over(self.transmat_prior, (states, states), "transmat_prior")
-        return em.Prior(
-            initial=initial - 1, transition=moves - 1, floor=0.0, **self._emission_prior()
-        )
+        first = steps.spread_over(self.startprob_prior, (states,), "startprob_prior") - 1
+        moves = steps.spread_over(self.transmat_prior, (states, states), "transmat_prior") - 1
+        return em.Prior(initial=first, transition=moves, floor=0.0, **self._emission_prior())
 
     def _model(self, num_rows: int, dtype: Any) -> HMM:
         """The HMM that the attributes hold, for data of so many rows."""
@@ -309,7 +310,8 @@ class HMMEstimator(BaseEstimator, ABC):
 
         "viterbi" finds the most probable path; "map" the most probable state of each step by
         itself, a path that may be impossible, with log-probability -inf.  hmmlearn's score of "map"
-        is a sum of posteriors, which is no log-probability.
+        is a sum of posteriors, which is no log-probability.  In an impossible sequence the states
+        are -1: it has no path, and log-probability -inf.
 
         Raises:
             ValueError: an algorithm that is neither.
@@ -321,13 +323,15 @@ class HMMEstimator(BaseEstimator, ABC):
             (each, states), sizes = self._ask(X, lengths, HMM.viterbi)
             return float(np.sum(each[: len(sizes)])), steps.as_rows(states, sizes).astype(int)
         (smoothed, emission), sizes = self._ask(X, lengths, questions.pointwise)
-        states = np.argmax(steps.as_rows(smoothed, sizes), 1)
+        shares = steps.as_rows(smoothed, sizes)
+        states, possible = np.argmax(shares, 1), np.any(shares > 0, 1)
         log_emission = steps.as_rows(emission, sizes)[np.arange(len(states)), states]
         chain_only = steps.log_prob_of_path(self.startprob_, self.transmat_, states, sizes)
-        return float(np.sum(chain_only + log_emission)), states
+        score = np.sum(np.where(possible, chain_only + log_emission, -np.inf))
+        return float(score), np.where(possible, states, -1)
 
     def predict(self, X: Any, lengths: Any = None) -> np.ndarray:
-        """States [N] as `decode` finds them."""
+        """States [N] as `decode` finds them, -1 in an impossible sequence."""
         return self.decode(X, lengths)[1]
 
     def sample(
@@ -351,9 +355,10 @@ class HMMEstimator(BaseEstimator, ABC):
     def get_stationary_distribution(self) -> np.ndarray:
         """The distribution [K] that the transitions keep; NaN where there are several."""
         check_is_fitted(self, "transmat_")
-        dtype = np.asarray(self.transmat_).dtype
+        dtype = np.result_type(np.asarray(self.transmat_), np.single)
         with computing_in(dtype):
-            return np.exp(np.asarray(Stationary().log_probs(table_of(self.transmat_, dtype))))
+            table = table_of(self.transmat_, dtype)
+            return np.exp(np.asarray(answer(questions.stationary, True, table, None)))
 
     def _num_parameters(self) -> int:
         """Free parameters, zeros in the tables left out."""
@@ -372,19 +377,21 @@ class HMMEstimator(BaseEstimator, ABC):
         """Whether the M-step from the parameters is what it claims to be, see `jaxem.certify`.
 
         Raises:
-            ValueError: covariances that mixture components share ("tied" in `GMMHMM`).
+            ValueError: covariances that mixture components share ("tied" in `GMMHMM`); a Dirichlet
+                parameter below 1, which is no prior that pretends rows.
         """
         if self._tied:
             raise ValueError("covariances that components of a mixture share are not certified.")
         x, lengths, sequences = self._ready(X, lengths)
+        prior = self._prior()
+        if any(np.any(np.asarray(getattr(prior, name)) < 0) for name in COUNTS):
+            raise ValueError("a prior with a Dirichlet parameter below 1 is not certified.")
         lasts = max(int(lengths.max()), 1)
         cut = jax.tree.map(lambda leaf: leaf[: len(lengths)], sequences)
         observed = None if cut.observed is None else cut.observed[:, :lasts]
         cut = replace(cut, values=cut.values[:, :lasts], observed=observed)
         with computing_in(x.dtype):
-            return certify(
-                self._model(len(x), x.dtype), cut, prior=self._prior(), frozen=self._held
-            )
+            return certify(self._model(len(x), x.dtype), cut, prior=prior, frozen=self._held)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

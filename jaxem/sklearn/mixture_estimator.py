@@ -156,6 +156,11 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):
 
     def _check_fitted(self, fitted: Fitted) -> None:
         """Raise a ValueError where a fit has led nowhere."""
+        if fitted.broken and fitted.num_steps == 0:
+            raise ValueError(
+                "some rows are impossible under the start: no component gives them a probability "
+                "above 0. Leave them out, or give a start without that 0."
+            )
 
     def _check_weights(self, x: np.ndarray) -> None:
         if self.weights_init is None:
@@ -175,9 +180,10 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):
 
     def _frozen(self) -> list[str]:
         """The frozen parts by their names in the model."""
-        names = [] if self.frozen is None else np.atleast_1d(self.frozen).tolist()
+        given = () if self.frozen is None else self.frozen
+        names = [given] if isinstance(given, str) else list(given)
         for name in names:
-            if name not in self._parts:
+            if not isinstance(name, str) or name not in self._parts:
                 known = ", ".join(map(repr, self._parts))
                 raise ValueError(f"frozen may hold {known}, got {name!r}.")
         return [self._parts[name] for name in names]
@@ -255,7 +261,7 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):
         weights = self.weights_.astype(float)
         counts = random.multinomial(n_samples, weights / weights.sum())
         drawn = [self._draw(k, int(number), random) for k, number in enumerate(counts)]
-        return np.concatenate(drawn), np.repeat(np.arange(self.n_components), counts)
+        return np.concatenate(drawn), np.repeat(np.arange(len(weights)), counts)
 
     def aic(self, X: Any) -> float:
         """Akaike's criterion, −2ℓ + 2p: smaller is better."""
@@ -268,7 +274,7 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):
         return -2 * float(np.sum(each, dtype=float)) + self._n_parameters() * math.log(len(each))
 
     def _n_parameters(self) -> int:
-        return self.n_components - 1 + self._num_member_parameters()
+        return len(self.weights_) - 1 + self._num_member_parameters()
 
     def certify(self, X: Any, sample_weight: Any = None) -> Any:
         """Whether the M-step from the fitted parameters is what it claims to be.

@@ -20,6 +20,8 @@ class PoissonHMM(HMMEstimator):
     * `lambdas_prior` events in `lambdas_weight` observations are pretended of every state, beside
       the state's own observations; hmmlearn counts those of all states.
     * A rate of 0 explains zeros, and nothing else.
+    * Counts that are not whole are lowered to one that is, with a warning.
+    * Counts that are all the same start with that rate, where hmmlearn fails.
 
     Args:
         n_components: K.

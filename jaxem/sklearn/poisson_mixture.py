@@ -17,7 +17,7 @@ class PoissonMixture(MixtureEstimator):
     """A mixture of rows of D independent Poisson counts, fitted by EM.
 
     Arguments, attributes and methods are those of `GaussianMixture` where both have them; see
-    there.
+    there.  Counts that are not whole are lowered to one that is, with a warning.
 
     Args:
         n_components: K.

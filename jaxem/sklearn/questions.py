@@ -7,14 +7,21 @@ from jaxtyping import Array, Float
 
 from jaxem import chain
 from jaxem.data import Sequences
+from jaxem.families import Categorical
 from jaxem.forecast import states_ahead
 from jaxem.hmm import HMM
+from jaxem.stationary import Stationary
 
 
 @cache  # the same object each time: a program is compiled for the object
 def ahead(num_steps: int) -> Any:
     """The question for probabilities [B, H, K] of the states after each sequence."""
     return partial(states_ahead, steps=num_steps)
+
+
+def stationary(moves: Categorical, _: None) -> Float[Array, " K"]:
+    """Log-probabilities that these transitions keep."""
+    return Stationary().log_probs(moves)
 
 
 def filtered(model: HMM, data: Sequences) -> Float[Array, "B T K"]:

@@ -86,6 +86,11 @@ def responsibilities(
         share /= share.sum(1, keepdims=True)
     elif how == "random_from_data":
         odds = None if weight is None else weight / weight.sum()
+        if odds is not None and np.sum(odds > 0) < num_components:
+            raise ValueError(
+                f"sample_weight is above 0 in {np.sum(odds > 0)} rows, fewer than n_components="
+                f"{num_components} to start from."
+            )
         share[random.choice(len(x), num_components, replace=False, p=odds), member] = 1
     else:
         _, seeds = kmeans_plusplus(x, num_components, sample_weight=weight, random_state=random)

@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxem import em, parameters
 from jaxem.many import fit_batch
-from jaxem.sklearn import haste
+from jaxem.platform import hastily
 from jaxem.sklearn.added import ADDED, Added
 
 NOTHING = em.Prior(floor=0.0)  # what is added to statistics is part of the starts
@@ -82,7 +82,7 @@ def _fit_small_starts(
     return _fit_each(_stacked(starts), data, tol, max_steps=max_steps, frozen=frozen)
 
 
-@partial(jax.jit, static_argnames=("max_steps", "frozen"), compiler_options=haste.FAST)
+@partial(hastily, static_argnames=("max_steps", "frozen"))
 def _fit_each(
     starts: Added, data: Any, tol: Any, max_steps: int, frozen: parameters.Names
 ) -> em.EMResult:
