@@ -30,7 +30,7 @@ test-all: $(VENV)/.test  ## slow tests too, and everything as users compile it
 	$(BIN)/python -m pytest $(PARALLEL) -m "not notebook"
 
 notebooks: $(VENV)/.notebooks  ## run every notebook, and compare with what is committed
-	$(BIN)/python -m pytest $(PARALLEL) tests/test_notebooks.py
+	$(HASTY) $(BIN)/python -m pytest $(PARALLEL) tests/test_notebooks.py
 
 notebooks-write: $(VENV)/.notebooks  ## run every script in notebooks/, and write its notebook
 	$(BIN)/python notebooks/execute.py
