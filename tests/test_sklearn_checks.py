@@ -70,7 +70,6 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("estimator", MIXTURES, ids=lambda one: type(one).__name__)
 @pytest.mark.filterwarnings("ignore")
 def test_a_mixture_passes_all_checks(estimator: Any) -> None:
