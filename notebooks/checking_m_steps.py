@@ -117,9 +117,18 @@ plt.show()
 # * `decomposition`, `ascent`: $\ell = \mathcal L + \mathrm{KL}$, and ascent as an equality;
 # * `fixed_point`: where $\theta$ is one, of what kind.
 
+#
+# First the fit that it is about: two normals under the waiting times, and how EM came to them.
+
 # %%
 result = jaxem.fit(start, x, tol=1e-11)
 fitted = result.model
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
+jaxem.plots.mixture(fitted, x, names=["waiting (min)"], ax=left)
+jaxem.plots.trace(result, ax=right)
+plt.show()
+
+# %%
 certificate = jaxem.certify(fitted, x)
 certificate
 

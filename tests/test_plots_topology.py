@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 
 from jaxem import plots
+from jaxem.transducer.grid import GridTopology
 
 pytest.importorskip("matplotlib")
 
 
-def drawn(topology: str) -> tuple[np.ndarray, np.ndarray]:
+def drawn(topology: GridTopology) -> tuple[np.ndarray, np.ndarray]:
     """The image of two labels in six frames, [U + 1, T], and the best path's frames."""
     logits = jax.random.normal(jax.random.key(0), (6, 3, 4))
-    ax = plots.transducer(logits, np.array([1, 2]), topology=topology)  # type: ignore[arg-type]
+    ax = plots.transducer(logits, np.array([1, 2]), topology=topology)
     return np.asarray(ax.images[0].get_array()), np.asarray(ax.lines[-1].get_xdata())
 
 

@@ -87,12 +87,11 @@ def finish(ax: Any, num_columns: int, most_entries: int = 20) -> None:
         )
 
 
-def labelled_image(ax: Any, values: np.ndarray, meaning: str, **options: Any) -> Any:
+def labelled_image(ax: Any, values: np.ndarray, meaning: str, **options: Any) -> None:
     """Probabilities as shades of grey, with a bar that says what they mean."""
     image = ax.imshow(values, cmap="Greys", interpolation="nearest", vmin=0, vmax=1, **options)
     bar = ax.figure.colorbar(image, ax=ax, label=meaning, fraction=0.05, pad=0.02)
     bar.outline.set_visible(False)
-    return image
 
 
 def best_path(ax: Any, across: Any, up: Any, thin: bool, **options: Any) -> None:
@@ -102,7 +101,7 @@ def best_path(ax: Any, across: Any, up: Any, thin: bool, **options: Any) -> None
     width = 1.0 if thin else 2.0
     rim = [Stroke(linewidth=2 * width, foreground="white"), Normal()]
     look = {"color": COLOURS[1], "linewidth": width, "path_effects": rim, "label": "best path"}
-    point = "o" if len(np.unique(np.stack([across, up]), axis=1).T) == 1 else None
+    point = "o" if np.unique(np.stack([across, up]), axis=1).shape[1] == 1 else None
     ax.plot(across, up, solid_joinstyle="round", marker=point, **look, **options)
 
 

@@ -43,8 +43,7 @@ def transitions(model: HMM, *, names: Sequence[str] | None = None, ax: Any = Non
         side = room + float(np.clip(1.6 + 0.42 * number, 4.0, 9.0))
         figure = new_figure(side + 0.8, side)  # the entries nearly square
         ax = figure.subplots()
-    image = labelled_image(ax, probs, "probability", origin="upper", aspect="auto")
-    image.set_clim(0, 1)
+    labelled_image(ax, probs, "probability", origin="upper", aspect="auto")
     if number <= (MOST_NUMBERS if names is None else MOST_NAMES):
         flat = longest < max(30 / number, 4)  # a column is as wide
         size = 10 if number <= MOST_NUMBERS else 7
